@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "boot/initramfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MODULE_MAX (64u << 20) /* bytes of one module's file */
+#define TOTAL_MAX                                                                                  \
+	(256u << 20) /* of the archive: it lies in guest memory, twice while it is unpacked */
+#define PATH_LEN_MAX 4096
+
+/* boot/guest_init.S */
+extern const uint8_t guest_init_start[], guest_init_end[];
+
+static const char *const filesystems[] = {"ext4", "btrfs", "xfs", "erofs", "squashfs"};
+#define FILESYSTEMS (sizeof(filesystems) / sizeof(filesystems[0]))
+
+/* An archive under construction: what is in it already, and the text of /modules.list. */
+struct build {
+	struct cpio cpio;
+	const char *dir;
+	struct modlist done;
+	char **made; /* directories */
+	size_t nmade;
+	char *list;
+	size_t list_len;
+	struct err *e;
+};
+
+static int no_memory(struct build *b)
+{
+	return err_msg(b->e, -ENOMEM, "out of memory");
+}
+
+static bool in(char *const *names, size_t n, const char *name, size_t len)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strncmp(names[i], name, len) && !names[i][len])
+			return true;
+	return false;
+}
+
+static int remember(struct build *b, char ***names, size_t *n, const char *name, size_t len)
+{
+	char **more = reallocarray(*names, *n + 1, sizeof(*more));
+
+	if (!more)
+		return no_memory(b);
+	*names = more;
+	more[*n] = strndup(name, len);
+	if (!more[*n])
+		return no_memory(b);
+	++*n;
+	return 0;
+}
+
+/* Every directory above name that is not there yet: the kernel creates none by itself. */
+static int parents(struct build *b, const char *name)
+{
+	for (const char *p = strchr(name, '/'); p; p = strchr(p + 1, '/')) {
+		size_t len = (size_t)(p - name);
+		int r;
+
+		if (in(b->made, b->nmade, name, len))
+			continue;
+		r = remember(b, &b->made, &b->nmade, name, len);
+		if (r)
+			return r;
+		r = cpio_add(&b->cpio, b->made[b->nmade - 1], S_IFDIR | 0755, NULL, 0);
+		if (r)
+			return err_msg(b->e, r, "directory %.*s", (int)len, name);
+	}
+	return 0;
+}
+
+static int list_add(struct build *b, const char *prefix, const char *line)
+{
+	size_t n = strlen(prefix) + strlen(line) + 1;
+	char *more = realloc(b->list, b->list_len + n + 1);
+
+	if (!more)
+		return no_memory(b);
+	b->list = more;
+	b->list_len += (size_t)sprintf(more + b->list_len, "%s%s\n", prefix, line);
+	return 0;
+}
+
+static int file_copy(struct build *b, int fd, const char *path, const char *name)
+{
+	struct stat st;
+	uint8_t *to;
+
+	if (fstat(fd, &st) < 0)
+		return err_sys(b->e, "stat %s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_msg(b->e, -EINVAL, "%s: not a regular file", path);
+	if (st.st_size > (off_t)MODULE_MAX)
+		return err_msg(b->e, -EFBIG, "%s: larger than %u MiB", path, MODULE_MAX >> 20);
+	if (b->cpio.len + (size_t)st.st_size > TOTAL_MAX)
+		return err_msg(b->e, -EFBIG, "modules of more than %u MiB", TOTAL_MAX >> 20);
+	to = cpio_add_space(&b->cpio, name, S_IFREG | 0644, (size_t)st.st_size);
+	if (!to)
+		return no_memory(b);
+	for (size_t at = 0; at < (size_t)st.st_size;) {
+		ssize_t n = read(fd, to + at, (size_t)st.st_size - at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(b->e, "read %s", path);
+		if (!n)
+			return err_msg(b->e, -EIO, "%s: became shorter while it was read", path);
+		at += (size_t)n;
+	}
+	return 0;
+}
+
+static int module_add(struct build *b, const char *rel)
+{
+	char path[PATH_LEN_MAX], name[PATH_LEN_MAX];
+	int fd, r;
+
+	if (snprintf(path, sizeof(path), "%s/%s", b->dir, rel) >= (int)sizeof(path) ||
+	    snprintf(name, sizeof(name), "lib/modules/%s", rel) >= (int)sizeof(name))
+		return err_msg(b->e, -ENAMETOOLONG, "%s: path too long", rel);
+	r = parents(b, name);
+	if (r)
+		return r;
+	/* O_NONBLOCK: a FIFO in its place must not stop us. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return err_sys(b->e, "open %s", path);
+	r = file_copy(b, fd, path, name);
+	close(fd);
+	if (!r)
+		r = list_add(b, "/", name);
+	if (!r)
+		r = remember(b, &b->done.path, &b->done.n, rel, strlen(rel));
+	return r;
+}
+
+static int modules_add(struct build *b, struct modtree *t, const char *const *want)
+{
+	struct modlist m;
+	int r = modtree_resolve(t, want, &m, b->e);
+
+	if (r)
+		return r;
+	for (size_t i = 0; i < m.n && !r; i++) {
+		if (!in(b->done.path, b->done.n, m.path[i], strlen(m.path[i])))
+			r = module_add(b, m.path[i]);
+	}
+	modlist_fini(&m);
+	return r;
+}
+
+/*
+ * What two file systems share goes into the archive with the first, so the list
+ * names it in each section: loading something twice is harmless.
+ */
+static int section_add(struct build *b, struct modtree *t, const char *fs, bool must)
+{
+	char name[32];
+	const char *const want[] = {name, NULL};
+	struct modlist m;
+	int r;
+
+	snprintf(name, sizeof(name), "%s%s", must ? "!" : "", fs);
+	r = modtree_resolve(t, want, &m, b->e);
+	if (r)
+		return r;
+	if (m.n)
+		r = list_add(b, "@", fs);
+	for (size_t i = 0; i < m.n && !r; i++) {
+		if (in(b->done.path, b->done.n, m.path[i], strlen(m.path[i])))
+			r = list_add(b, "/lib/modules/", m.path[i]);
+		else
+			r = module_add(b, m.path[i]);
+	}
+	modlist_fini(&m);
+	return r;
+}
+
+static int modules_all(struct build *b, const struct initramfs_args *a)
+{
+	const char *want[] = {
+		a->mmio ? "!virtio_mmio" : "!virtio_pci",
+		"virtio_console",
+		"virtio_rng",
+		"button",
+		"evdev",
+		a->root ? "!virtio_blk" : NULL,
+		NULL,
+	};
+	struct modtree *t;
+	int r = modtree_open(&t, a->modules, b->e);
+
+	if (r)
+		return r;
+	r = modules_add(b, t, want);
+	for (size_t i = 0; a->root && i < FILESYSTEMS && !r; i++)
+		if (!a->rootfs || !strcmp(a->rootfs, filesystems[i]))
+			r = section_add(b, t, filesystems[i], a->rootfs);
+	modtree_free(t);
+	return r;
+}
+
+static int build_all(struct build *b, const struct initramfs_args *a)
+{
+	struct cpio *c = &b->cpio;
+	int r = cpio_add(c, "init", S_IFREG | 0755, guest_init_start,
+			 (size_t)(guest_init_end - guest_init_start));
+
+	if (!r)
+		r = cpio_add(c, "dev", S_IFDIR | 0755, NULL, 0);
+	/* What the kernel opens as standard input and output of /init. */
+	if (!r)
+		r = cpio_add_node(c, "dev/console", S_IFCHR | 0600, 5, 1);
+	if (r)
+		return no_memory(b);
+	r = a->modules ? modules_all(b, a) : 0;
+	if (r)
+		return r;
+	if (cpio_add(c, "modules.list", S_IFREG | 0644, b->list, b->list_len) || cpio_end(c))
+		return no_memory(b);
+	return 0;
+}
+
+int initramfs_build(struct cpio *ret, const struct initramfs_args *a, struct err *e)
+{
+	struct build b = {.dir = a->modules, .e = e};
+	int r = build_all(&b, a);
+
+	for (size_t i = 0; i < b.nmade; i++)
+		free(b.made[i]);
+	free(b.made);
+	free(b.list);
+	modlist_fini(&b.done);
+	if (r) {
+		cpio_fini(&b.cpio);
+		err_ctx(e, "initramfs");
+		return r;
+	}
+	*ret = b.cpio;
+	return 0;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "guest/init.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include "guest/fsmagic.h"
+#include "guest/marks.h"
+
+#define MAGIC_RAMFS 0x858458f6
+#define MAGIC_TMPFS 0x01021994
+
+static int mount_as(const char *dev, const char *type, const struct options *o)
+{
+	if (!mount(dev, "/root", type, o->rw ? 0 : MS_RDONLY, o->flags))
+		return 0;
+	if (o->rw && (errno == EACCES || errno == EROFS))
+		return mount(dev, "/root", type, MS_RDONLY, o->flags);
+	return -1;
+}
+
+static int mount_type(const char *dev, const char *type, const struct options *o)
+{
+	modules_load(type);
+	if (!mount_as(dev, type, o))
+		return 0;
+	/* A kernel without ext4 may have a driver for the older forms. */
+	if (errno == ENODEV && !strcmp(type, "ext4")) {
+		if (!mount_as(dev, "ext3", o) || !mount_as(dev, "ext2", o))
+			return 0;
+		errno = ENODEV;
+	}
+	return -1;
+}
+
+static const char *probe(const char *dev)
+{
+	const struct fsmagic *m;
+	int fd = open(dev, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		die("cannot read the root ", dev, ": ", strerror(errno), NULL);
+	m = fsmagic_probe(fd);
+	close(fd);
+	if (!m) {
+		char names[200];
+
+		disk_names(names, sizeof(names));
+		die("no ext4, btrfs, xfs, erofs or squashfs on the root ", dev,
+		    " (if it has partitions, give the right one with root=; there are", names, ")",
+		    NULL);
+	}
+	return m->name;
+}
+
+void root_mount(const struct options *o)
+{
+	const char *root = o->root ? o->root : "/dev/vda";
+	char dev[280], types[128] = "", *next = types, *type;
+
+	if (!o->root && access(root, F_OK) < 0)
+		die("there is no root file system: give mvm --rootfs IMAGE, or root=DEVICE on the "
+		    "kernel's command line",
+		    NULL);
+	if (!disk_wait(root, dev, sizeof(dev))) {
+		char names[200];
+
+		disk_names(names, sizeof(names));
+		die("the root ", root, " did not appear within " DISK_WAIT_S " s; block devices:",
+		    *names ? names : " none", NULL);
+	}
+	strncpy(types, o->fstype ? o->fstype : probe(dev), sizeof(types) - 1);
+	mkdir("/root", 0755);
+	while ((type = strsep(&next, ","))) {
+		if (!mount_type(dev, type, o))
+			return;
+		say("cannot mount the root ", dev, " as ", type, ": ", strerror(errno),
+		    errno == ENODEV ? " (this kernel has no such file system)" : "", NULL);
+	}
+	die("the root ", dev, " could not be mounted", NULL);
+}
+
+/* Removes what is below fd on its own file system; closes fd. */
+static void empty(int fd, dev_t dev)
+{
+	DIR *d = fdopendir(fd);
+	struct dirent *e;
+	struct stat st;
+
+	if (!d) {
+		close(fd);
+		return;
+	}
+	while ((e = readdir(d))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_dev != dev)
+			continue;
+		if (S_ISDIR(st.st_mode)) {
+			int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+			if (sub >= 0)
+				empty(sub, dev);
+		}
+		unlinkat(dirfd(d), e->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0);
+	}
+	closedir(d);
+}
+
+static void move(const char *from, const char *to)
+{
+	if (access(to, F_OK) < 0)
+		mkdir(to, 0755);
+	if (mount(from, to, NULL, MS_MOVE, NULL) < 0) {
+		say("the root has no place for ", from, ": ", strerror(errno), NULL);
+		umount2(from, MNT_DETACH);
+	}
+}
+
+void root_switch(void)
+{
+	int old = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct statfs fs;
+	struct stat st;
+
+	move("/dev", "/root/dev");
+	move("/proc", "/root/proc");
+	move("/sys", "/root/sys");
+	/* Only ever the initramfs: this must not run over a disk. */
+	if (old >= 0 && !fstatfs(old, &fs) && !fstat(old, &st) &&
+	    ((uint32_t)fs.f_type == MAGIC_RAMFS || (uint32_t)fs.f_type == MAGIC_TMPFS))
+		empty(old, st.st_dev);
+	if (chdir("/root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+	    chdir("/") < 0)
+		die("cannot switch to the root: ", strerror(errno), NULL);
+}

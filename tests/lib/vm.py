@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting mvm from a test: with pipes, or on a pseudo-terminal."""
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("MVM_BUILD", f"{ROOT}/build")
+MVM = f"{BUILD}/mvm"
+LIMIT = 240  # seconds after which a hung guest fails the test; emulated hosts are slow
+
+
+class Done:
+    def __init__(self, status, out, err):
+        self.status, self.out, self.err = status, out, err
+
+    def __repr__(self):
+        return f"status {self.status}\n--- out\n{self.out[-6000:]}\n--- err\n{self.err[-3000:]}"
+
+
+def mvm(*args, stdin=b"", limit=LIMIT):
+    """Runs mvm to its end; standard input is what is given, then closed."""
+    p = subprocess.run([MVM, *map(str, args)], input=stdin, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, timeout=limit)
+    return Done(p.returncode, p.stdout.decode(errors="replace"), p.stderr.decode(errors="replace"))
+
+
+_kernels = {}
+
+
+def kernels(which):
+    """The directory tools/kernels prints: debian, lean or lean-bare."""
+    if which not in _kernels:
+        p = subprocess.run([f"{ROOT}/tools/kernels", which], stdout=subprocess.PIPE, check=True)
+        _kernels[which] = p.stdout.decode().strip().splitlines()[-1]
+    return _kernels[which]
+
+
+def debian():
+    """(kernel, modules directory) of Debian's cloud kernel."""
+    d = kernels("debian")
+    image = sorted(f for f in os.listdir(f"{d}/boot") if f.startswith("vmlinuz-"))[-1]
+    return f"{d}/boot/{image}", f"{d}/lib/modules/{image[len('vmlinuz-'):]}"
+
+
+def lean(name="vmlinux"):
+    return f"{kernels('lean')}/{name}"
+
+
+def script(text):
+    """--cmdline that runs a shell script as the root's init; it must end the machine itself."""
+    assert '"' not in text and len(text) < 1500, "quotes cannot pass the kernel's command line"
+    return f'init=/bin/sh -- -c "{text}"'
+
+
+class TestCase(unittest.TestCase):
+    """A directory of its own for each test, gone afterwards; images from tools/mkrootfs are shared."""
+    maxDiff = None
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="mvm-test-")
+        self.addCleanup(shutil.rmtree, self.dir, True)
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def rootfs(self, *args, name="root.img"):
+        out = self.path(name)
+        subprocess.run([f"{ROOT}/tools/mkrootfs", *args, out], check=True,
+                       stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        return out
+
+    def boot(self, *args, kernel=None, stdin=b"", limit=LIMIT, timeout=200):
+        return mvm("boot", "--kernel", kernel or lean(), "--timeout", timeout, *args,
+                   stdin=stdin, limit=limit)
+
+    def timeline(self, path):
+        with open(path) as f:
+            return {s["stage"]: s for s in json.load(f)["stages"]}
+
+
+class Terminal:
+    """mvm on a pseudo-terminal, driven like a person would."""
+
+    def __init__(self, *args, cols=100, rows=30):
+        self.master, slave = pty.openpty()
+        self.resize(cols, rows)
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.out = ""
+        self.proc = subprocess.Popen([MVM, *map(str, args)], stdin=slave, stdout=slave,
+                                     stderr=slave, start_new_session=True,
+                                     preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+
+    def resize(self, cols, rows):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def send(self, text):
+        os.write(self.master, text.encode() if isinstance(text, str) else text)
+
+    def expect(self, pattern, limit=LIMIT):
+        """Waits until the output since the last match holds the pattern; returns the match."""
+        end = time.monotonic() + limit
+        while True:
+            m = re.search(pattern, self.out)
+            if m:
+                self.out = self.out[m.end():]
+                return m
+            left = end - time.monotonic()
+            if left <= 0 or not self.read(left):
+                raise AssertionError(f"{pattern!r} did not come; there was:\n{self.out[-4000:]}")
+
+    def read(self, wait):
+        ready, _, _ = select.select([self.master], [], [], min(wait, 1))
+        if not ready:
+            return self.proc.poll() is None
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:
+            return False
+        self.out += data.decode(errors="replace")
+        return True
+
+    def wait(self, limit=LIMIT):
+        end = time.monotonic() + limit
+        while self.proc.poll() is None and time.monotonic() < end:
+            self.read(0.2)
+        while self.read(0) and select.select([self.master], [], [], 0)[0]:
+            pass
+        return self.proc.poll()
+
+    def restored(self):
+        """Whether the terminal's settings are as mvm found them."""
+        return termios.tcgetattr(self.slave) == self.before
+
+    def kill(self, sig):
+        os.kill(self.proc.pid, sig)
+
+    def close(self):
+        if self.proc.poll() is None:
+            self.proc.send_signal(signal.SIGKILL)
+            self.proc.wait()
+        os.close(self.slave)
+        os.close(self.master)

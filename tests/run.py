@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the tests and counts them.
+
+  tests/run.py [--build DIR] [-k WORD] [STAGE ...]
+
+Stages, in order: unit (cmocka programs), native (any /dev/kvm, freestanding
+guests), boot (real kernels: needs hardware KVM, so on other hosts this stage
+runs itself inside the nested test host). One line a test, and at the end
+`N passed, N failed, N skipped`.
+"""
+import argparse
+import glob
+import importlib
+import os
+import re
+import subprocess
+import sys
+import time
+import traceback
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+STAGES = ("unit", "native", "boot")
+LINE = re.compile(r"^(ok|not ok|skip) (\S+)(?: # (.*))?$")
+
+
+class Tally:
+    def __init__(self):
+        self.passed, self.failed, self.skipped = [], [], []
+
+    def add(self, verdict, name, note=""):
+        {"ok": self.passed, "not ok": self.failed, "skip": self.skipped}[verdict].append(name)
+        print(f"{verdict} {name}" + (f" # {note}" if note else ""), flush=True)
+
+    def close(self):
+        if self.failed:
+            print("failed:", *self.failed, sep="\n  ")
+        print(f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped")
+        return 1 if self.failed or not self.passed else 0
+
+
+def run_units(tally, opts):
+    env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP")
+    for src in sorted(glob.glob(f"{ROOT}/tests/unit/test_*.c")):
+        name = os.path.basename(src)[len("test_"):-2]
+        if opts.k and opts.k not in f"unit.{name}":
+            continue
+        prog = f"{opts.build}/unit/test_{name}"
+        try:
+            p = subprocess.run([prog], env=env, stdin=subprocess.DEVNULL, timeout=300,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
+        except (OSError, subprocess.TimeoutExpired) as e:
+            tally.add("not ok", f"unit.{name}", str(e))
+            continue
+        out = p.stdout.decode(errors="replace")
+        bad = count = 0
+        for m in re.finditer(r"^(not ok|ok) \d+ - ([\w.]+)( # SKIP.*)?", out, re.M):
+            verdict = "skip" if m[3] else m[1]
+            bad += verdict == "not ok"
+            count += 1
+            tally.add(verdict, f"unit.{name}.{m[2]}", (m[3] or "").strip(" #"))
+        if (p.returncode and not bad) or not count:
+            tally.add("not ok", f"unit.{name}", f"exit status {p.returncode}")
+            bad = 1
+        if bad:
+            print(out)
+
+
+class Result(unittest.TestResult):
+    """Prints a line as each test ends."""
+
+    def __init__(self, tally):
+        super().__init__()
+        self.tally = tally
+
+    def name(self, test):
+        return test.id()[6:] if test.id().startswith("tests.") else test.id().replace(" ", "_")
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.t0 = time.monotonic()
+
+    def addSuccess(self, test):
+        self.tally.add("ok", self.name(test), f"{time.monotonic() - self.t0:.1f} s")
+
+    def addSkip(self, test, reason):
+        self.tally.add("skip", self.name(test), reason)
+
+    def _bad(self, test, err):
+        traceback.print_exception(*err, file=sys.stdout)
+        self.tally.add("not ok", self.name(test))
+
+    def addFailure(self, test, err):
+        self._bad(test, err)
+
+    def addError(self, test, err):
+        self._bad(test, err)
+
+    def addSubTest(self, test, subtest, err):
+        if err:
+            self._bad(subtest, err)
+
+
+def run_python(tally, opts, stage):
+    suite = unittest.TestSuite()
+    for path in sorted(glob.glob(f"{ROOT}/tests/{stage}/test_*.py")):
+        module = importlib.import_module(f"tests.{stage}.{os.path.basename(path)[:-3]}")
+        for case in unittest.defaultTestLoader.loadTestsFromModule(module):
+            for test in case:
+                if not opts.k or opts.k in test.id():
+                    suite.addTest(test)
+    suite.run(Result(tally))
+
+
+def host_kind():
+    return subprocess.run([f"{ROOT}/tools/testhost", "kind"], stdout=subprocess.PIPE,
+                          check=True).stdout.decode().strip()
+
+
+def run_nested(tally, opts, stage):
+    """The stage inside the nested host; its lines are counted as they come."""
+    cmd = [f"{ROOT}/tools/testhost", "run", "--cpus", "2", "--memory", "8G", "--",
+           sys.executable, f"{ROOT}/tests/run.py", "--build", opts.build, stage]
+    if opts.k:
+        cmd[-1:-1] = ["-k", opts.k]
+    p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT)
+    closed = False
+    for raw in p.stdout:
+        line = raw.decode(errors="replace").rstrip("\r\n")
+        m = LINE.match(line)
+        if m:
+            tally.add(m[1], m[2], m[3] or "")
+        elif re.match(r"^\d+ passed, \d+ failed, \d+ skipped$", line):
+            closed = True
+        else:
+            print(line, flush=True)
+    status = p.wait()
+    if not closed:
+        tally.add("not ok", f"{stage}.nested_host", f"ended early, exit status {status}")
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--build", default=f"{ROOT}/build")
+    ap.add_argument("-k", help="only tests whose name holds this word")
+    ap.add_argument("stage", nargs="*", choices=[*STAGES, []])
+    opts = ap.parse_args()
+    opts.build = os.path.abspath(opts.build)
+    os.environ["MVM_BUILD"] = opts.build
+    sys.path.insert(0, ROOT)
+    tally = Tally()
+    kind = host_kind()
+    for stage in opts.stage or STAGES:
+        if stage == "unit":
+            run_units(tally, opts)
+        elif stage == "native" and kind == "none":
+            tally.add("skip", "native", "this host has no /dev/kvm; the boot stage brings its own")
+        elif stage == "boot" and kind != "hardware":
+            run_nested(tally, opts, stage)
+        else:
+            run_python(tally, opts, stage)
+    return tally.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

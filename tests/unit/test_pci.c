@@ -1,0 +1,582 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "devices/pci.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "vmm/layout.h"
+
+#define WIN64 0x200000000ull
+#define WIN64_SIZE (1ull << 30)
+#define ONES 0xffffffffull
+#define CMD 0x04
+#define MEM 0x0002
+
+struct fixture {
+	struct bus *pio, *mmio;
+	struct loop *loop;
+	struct pci_bus *pci;
+};
+
+/* A function with one or two BARs that remembers what it was told. */
+struct toy {
+	struct pci_func f;
+	uint64_t last_off, last_val, mapped_at[2];
+	unsigned last_size, maps, unmaps, written, reading;
+};
+
+static uint64_t toy_read(void *dev, uint64_t off, unsigned size)
+{
+	struct toy *t = dev;
+
+	t->last_off = off;
+	t->last_size = size;
+	return 0x5a5a5a5a;
+}
+
+static void toy_write(void *dev, uint64_t off, unsigned size, uint64_t val)
+{
+	struct toy *t = dev;
+
+	t->last_off = off;
+	t->last_size = size;
+	t->last_val = val;
+}
+
+static const struct bus_ops toy_bar = {toy_read, toy_write};
+
+static void toy_written(struct pci_func *f, unsigned off, unsigned size)
+{
+	(void)off, (void)size;
+	((struct toy *)f->dev)->written++;
+}
+
+static void toy_reading(struct pci_func *f, unsigned off, unsigned size)
+{
+	(void)size;
+	((struct toy *)f->dev)->reading++;
+	if (off == 0xf0)
+		f->cfg[0xf0] = 0x77;
+}
+
+static void toy_mapped(struct pci_func *f, unsigned bar, uint64_t addr, bool on)
+{
+	struct toy *t = f->dev;
+
+	t->mapped_at[bar] = addr;
+	on ? t->maps++ : t->unmaps++;
+}
+
+static const struct pci_ops toy_ops = {toy_written, toy_reading, toy_mapped};
+
+static void toy_init(struct toy *t, struct fixture *x, uint64_t size0, bool is64)
+{
+	*t = (struct toy){.f = {.ops = &toy_ops, .dev = t, .loop = x->loop, .name = "toy"}};
+	t->f.bar[0] = (struct pci_bar){.size = size0, .is64 = is64, .ops = &toy_bar, .dev = t};
+	pci_header(&t->f, 0x1234, 0x5678, 3, 0x020304, 0xaabb, 0xccdd);
+}
+
+static int setup(void **state)
+{
+	static struct fixture x;
+	const struct pci_window w = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE};
+
+	*state = &x;
+	if (bus_new(&x.pio, NULL) || bus_new(&x.mmio, NULL) || loop_new(&x.loop, "test", NULL))
+		return -1;
+	return pci_bus_new(&x.pci, x.pio, x.mmio, x.loop, &w, NULL);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *x = *state;
+
+	pci_bus_free(x->pci);
+	bus_free(x->pio);
+	bus_free(x->mmio);
+	loop_free(x->loop);
+	return 0;
+}
+
+static uint64_t ecam(unsigned slot, unsigned off)
+{
+	return LAYOUT_ECAM_BASE + slot * 0x8000 + off;
+}
+
+static uint64_t rd(struct fixture *x, unsigned slot, unsigned off, unsigned size)
+{
+	uint64_t v = bus_read(x->mmio, ecam(slot, off), size);
+
+	return size == 8 ? v : v & ((1ull << 8 * size) - 1);
+}
+
+static void wr(struct fixture *x, unsigned slot, unsigned off, unsigned size, uint64_t v)
+{
+	bus_write(x->mmio, ecam(slot, off), size, v);
+}
+
+/* ----------------------------------------------------------------- the bus */
+
+static void pci_slot_0_is_the_host_bridge(void **state)
+{
+	struct fixture *x = *state;
+
+	assert_int_equal(rd(x, 0, 0, 4), 0x0d578086);
+	assert_int_equal(rd(x, 0, 8, 4), 0x06000000);
+	assert_int_equal(rd(x, 0, 0x0e, 1), 0); /* header type 0, one function */
+	assert_int_equal(rd(x, 0, 0x34, 1), 0);
+}
+
+static void pci_absent_functions_read_all_ones(void **state)
+{
+	struct fixture *x = *state;
+
+	for (unsigned slot = 1; slot < PCI_SLOTS; slot++)
+		assert_int_equal(rd(x, slot, 0, 4), ONES);
+	assert_int_equal(rd(x, 0, 0x1000, 4), ONES); /* function 1 of the bridge */
+	assert_int_equal(rd(x, 31, 0x7ffc, 4), ONES);
+	wr(x, 5, 4, 4, 7);
+	assert_int_equal(rd(x, 5, 4, 4), ONES);
+}
+
+static void pci_extended_space_reads_all_ones(void **state)
+{
+	struct fixture *x = *state;
+
+	assert_int_equal(rd(x, 0, 0x100, 4), ONES);
+	assert_int_equal(rd(x, 0, 0xffc, 4), ONES);
+	wr(x, 0, 0x100, 4, 0);
+	assert_int_equal(rd(x, 0, 0x100, 4), ONES);
+}
+
+static void pci_cfg_access_of_any_size_reaches_its_bytes(void **state)
+{
+	struct fixture *x = *state;
+
+	assert_int_equal(rd(x, 0, 0, 1), 0x86);
+	assert_int_equal(rd(x, 0, 1, 1), 0x80);
+	assert_int_equal(rd(x, 0, 2, 2), 0x0d57);
+	assert_int_equal(rd(x, 0, 1, 2), 0x5780); /* within a dword */
+	assert_int_equal(rd(x, 0, 8, 8), 0x06000000);
+	assert_int_equal(rd(x, 0, 3, 2), 0xffff); /* across two */
+	assert_int_equal(rd(x, 0, 2, 4), ONES);
+	wr(x, 0, 0x3b, 2, 0x5555);
+	assert_int_equal(rd(x, 0, 0x3c, 1), 0);
+	wr(x, 0, 0x38, 8, 0x4200000000);
+	assert_int_equal(rd(x, 0, 0x3c, 1), 0x42);
+}
+
+static void pci_add_takes_the_lowest_free_slot(void **state)
+{
+	struct fixture *x = *state;
+	struct toy a, b, c;
+
+	toy_init(&a, x, 4096, false);
+	toy_init(&b, x, 4096, false);
+	toy_init(&c, x, 4096, false);
+	assert_int_equal(pci_add(x->pci, &a.f, NULL), 0);
+	assert_int_equal(pci_add(x->pci, &b.f, NULL), 0);
+	assert_int_equal(pci_slot(&a.f), 1);
+	assert_int_equal(pci_slot(&b.f), 2);
+	pci_del(&a.f);
+	assert_int_equal(rd(x, 1, 0, 4), ONES);
+	assert_int_equal(pci_add(x->pci, &c.f, NULL), 0);
+	assert_int_equal(pci_slot(&c.f), 1);
+	assert_int_equal(rd(x, 1, 0, 4), 0x56781234);
+	pci_del(&b.f);
+	pci_del(&c.f);
+}
+
+static void pci_add_on_a_full_bus_is_enospc(void **state)
+{
+	static struct toy t[PCI_SLOTS];
+	struct fixture *x = *state;
+	struct err e;
+
+	for (unsigned i = 0; i < PCI_SLOTS; i++)
+		toy_init(&t[i], x, 4096, true);
+	for (unsigned i = 1; i < PCI_SLOTS; i++)
+		assert_int_equal(pci_add(x->pci, &t[i].f, &e), 0);
+	assert_int_equal(pci_add(x->pci, &t[0].f, &e), -ENOSPC);
+	for (unsigned i = 1; i < PCI_SLOTS; i++)
+		pci_del(&t[i].f);
+}
+
+static void pci_add_without_room_in_the_window_is_enospc(void **state)
+{
+	struct fixture *x = *state;
+	struct toy a, b;
+	struct err e;
+
+	toy_init(&a, x, 512u << 20, false); /* at 0xc0000000, leaves 128 MiB */
+	toy_init(&b, x, 256u << 20, false);
+	assert_int_equal(pci_add(x->pci, &a.f, &e), 0);
+	assert_int_equal(pci_add(x->pci, &b.f, &e), -ENOSPC);
+	pci_del(&a.f);
+	assert_int_equal(pci_add(x->pci, &b.f, &e), 0);
+	pci_del(&b.f);
+}
+
+static void pci_bus_frees_what_it_put_on_the_buses(void **state)
+{
+	struct fixture *x = *state;
+	const struct bus_region all = {
+		LAYOUT_ECAM_BASE, LAYOUT_ECAM_SIZE, &toy_bar, NULL, NULL, "t"};
+	const struct bus_region io = {LAYOUT_PORT_PCI, 8, &toy_bar, NULL, NULL, "t"};
+
+	pci_bus_free(x->pci);
+	x->pci = NULL;
+	assert_int_equal(bus_add(x->mmio, &all, NULL), 0);
+	assert_int_equal(bus_add(x->pio, &io, NULL), 0);
+}
+
+/* -------------------------------------------------------------- 0xcf8 */
+
+static void out(struct fixture *x, unsigned port, unsigned size, uint32_t v)
+{
+	bus_write(x->pio, port, size, v);
+}
+
+static uint32_t in(struct fixture *x, unsigned port, unsigned size)
+{
+	return (uint32_t)(bus_read(x->pio, port, size) & ((1ull << 8 * size) - 1));
+}
+
+static void cf8_reads_back_as_linux_probes_it(void **state)
+{
+	struct fixture *x = *state;
+
+	out(x, 0xcfb, 1, 1);
+	out(x, 0xcf8, 4, 0x80000000);
+	assert_int_equal(in(x, 0xcf8, 4), 0x80000000);
+	out(x, 0xcf8, 4, ONES);
+	assert_int_equal(in(x, 0xcf8, 4), 0x80fffffc);
+	out(x, 0xcf8, 2, 0); /* only dwords reach the latch */
+	out(x, 0xcf9, 1, 6);
+	assert_int_equal(in(x, 0xcf8, 4), 0x80fffffc);
+	assert_int_equal(in(x, 0xcf8, 2), 0xffff);
+	assert_int_equal(in(x, 0xcf9, 1), 0xff);
+}
+
+static void cfc_reaches_the_bytes_of_the_latched_dword(void **state)
+{
+	struct fixture *x = *state;
+	struct toy t;
+
+	toy_init(&t, x, 4096, false);
+	assert_int_equal(pci_add(x->pci, &t.f, NULL), 0);
+	out(x, 0xcf8, 4, 0x80000000 | 1 << 11);
+	assert_int_equal(in(x, 0xcfc, 4), 0x56781234);
+	assert_int_equal(in(x, 0xcfc, 1), 0x34);
+	assert_int_equal(in(x, 0xcff, 1), 0x56);
+	assert_int_equal(in(x, 0xcfe, 2), 0x5678);
+	assert_int_equal(in(x, 0xcfd, 2), 0x7812);
+	out(x, 0xcf8, 4, 0x8000003c | 1 << 11);
+	out(x, 0xcfc, 1, 11);
+	assert_int_equal(rd(x, 1, 0x3c, 1), 11);
+	out(x, 0xcf8, 4, 0x800000fc | 31 << 11 | 7 << 8);
+	assert_int_equal(in(x, 0xcfc, 4), ONES);
+	pci_del(&t.f);
+}
+
+static void cfc_of_another_bus_or_disabled_is_nobody(void **state)
+{
+	struct fixture *x = *state;
+
+	out(x, 0xcf8, 4, 0x80010000);
+	assert_int_equal(in(x, 0xcfc, 4), ONES);
+	out(x, 0xcf8, 4, 0x80800000);
+	assert_int_equal(in(x, 0xcfc, 4), ONES);
+	out(x, 0xcf8, 4, 0);
+	assert_int_equal(in(x, 0xcfc, 4), ONES);
+	out(x, 0xcfc, 4, 0x12345678);
+	out(x, 0xcf8, 4, 0x80000000);
+	assert_int_equal(in(x, 0xcfc, 4), 0x0d578086);
+	/* an access that straddles address and data */
+	assert_int_equal(in(x, 0xcfa, 4), ONES);
+}
+
+static void pci_bus_without_ports_answers_ecam_alone(void **state)
+{
+	struct fixture *x = *state;
+	const struct pci_window w = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE};
+
+	pci_bus_free(x->pci);
+	assert_int_equal(pci_bus_new(&x->pci, NULL, x->mmio, x->loop, &w, NULL), 0);
+	out(x, 0xcf8, 4, 0x80000000);
+	assert_int_equal(in(x, 0xcf8, 4), ONES);
+	assert_int_equal(rd(x, 0, 0, 4), 0x0d578086);
+}
+
+/* --------------------------------------------------------------- header */
+
+static void cfg_writes_reach_writable_bits_alone(void **state)
+{
+	struct fixture *x = *state;
+	struct toy t;
+	uint8_t before[256];
+
+	toy_init(&t, x, 4096, false);
+	assert_int_equal(pci_add(x->pci, &t.f, NULL), 0);
+	memcpy(before, t.f.cfg, 256);
+	for (unsigned i = 0; i < 256; i += 4)
+		wr(x, 1, i, 4, ONES);
+	for (unsigned i = 0; i < 256; i++)
+		assert_int_equal(t.f.cfg[i] & ~t.f.wmask[i], before[i] & ~t.f.wmask[i]);
+	assert_int_equal(rd(x, 1, 0, 4), 0x56781234);
+	assert_int_equal(rd(x, 1, CMD, 2), 0x0406);
+	assert_int_equal(rd(x, 1, 8, 4), 0x02030403);
+	assert_int_equal(rd(x, 1, 0x2c, 4), 0xccddaabb);
+	assert_int_equal(rd(x, 1, 0x3d, 1), 0); /* no interrupt pin */
+	pci_del(&t.f);
+}
+
+static void cfg_callbacks_react_and_supply(void **state)
+{
+	struct fixture *x = *state;
+	struct toy t;
+
+	toy_init(&t, x, 4096, false);
+	assert_int_equal(pci_add(x->pci, &t.f, NULL), 0);
+	assert_int_equal(rd(x, 1, 0xf0, 1), 0x77);
+	assert_int_equal(t.reading, 1);
+	wr(x, 1, 0xf0, 4, 1);
+	assert_int_equal(t.written, 1);
+	wr(x, 1, 0x102, 2, 1);
+	rd(x, 1, 0x102, 2);
+	assert_int_equal(t.written + t.reading, 2);
+	pci_del(&t.f);
+}
+
+static void pci_cap_links_a_list_until_it_is_full(void **state)
+{
+	struct fixture *x = *state;
+	struct toy t;
+	uint8_t body[128] = {0};
+
+	toy_init(&t, x, 4096, false);
+	assert_int_equal(t.f.cfg[6] & 0x10, 0);
+	memset(body, 0xee, sizeof(body));
+	assert_int_equal(pci_cap(&t.f, 0x09, body, 18), 0x40);
+	assert_int_equal(pci_cap(&t.f, 0x11, body, 12), 0x54); /* 4-aligned */
+	assert_int_equal(pci_cap(&t.f, 0x09, body, 128), 0x60);
+	assert_int_equal(pci_cap(&t.f, 0x09, body, 33), 0);
+	assert_int_equal(pci_cap(&t.f, 0x09, body, 32), 0xe0);
+	assert_int_equal(pci_cap(&t.f, 0x09, body, 2), 0);
+	assert_int_equal(t.f.cfg[6] & 0x10, 0x10);
+	assert_int_equal(t.f.cfg[0x34], 0x40);
+	assert_int_equal(t.f.cfg[0x40], 0x09);
+	assert_int_equal(t.f.cfg[0x41], 0x54);
+	assert_int_equal(t.f.cfg[0x42], 0xee);
+	assert_int_equal(t.f.cfg[0x54], 0x11);
+	assert_int_equal(t.f.cfg[0x55], 0x60);
+	assert_int_equal(t.f.cfg[0xe1], 0);
+}
+
+/* ----------------------------------------------------------------- BARs */
+
+static void bar_is_assigned_aligned_and_apart(void **state)
+{
+	struct fixture *x = *state;
+	struct toy a, b, c;
+
+	toy_init(&a, x, 4096, false);
+	toy_init(&b, x, 0x10000, true);
+	b.f.bar[2] = (struct pci_bar){.size = 0x2000, .ops = &toy_bar, .dev = &b};
+	toy_init(&c, x, 4096, true);
+	assert_int_equal(pci_add(x->pci, &a.f, NULL), 0);
+	assert_int_equal(pci_add(x->pci, &b.f, NULL), 0);
+	assert_int_equal(pci_add(x->pci, &c.f, NULL), 0);
+	assert_int_equal(rd(x, 1, 0x10, 4), 0xc0000000);
+	assert_int_equal(rd(x, 2, 0x10, 4), 0xc0010004); /* 64-bit type */
+	assert_int_equal(rd(x, 2, 0x14, 4), 0);
+	assert_int_equal(rd(x, 2, 0x18, 4), 0xc0002000);
+	assert_int_equal(rd(x, 3, 0x10, 4), 0xc0001004); /* fills the gap */
+	pci_del(&a.f);
+	pci_del(&b.f);
+	pci_del(&c.f);
+}
+
+static void bar_sizing_reads_the_mask(void **state)
+{
+	struct fixture *x = *state;
+	struct toy a, b;
+
+	toy_init(&a, x, 0x8000, true);
+	toy_init(&b, x, 0x100000, false);
+	assert_int_equal(pci_add(x->pci, &a.f, NULL), 0);
+	assert_int_equal(pci_add(x->pci, &b.f, NULL), 0);
+	for (unsigned i = 0x10; i < 0x28; i += 4) {
+		wr(x, 1, i, 4, ONES);
+		wr(x, 2, i, 4, ONES);
+	}
+	assert_int_equal(rd(x, 1, 0x10, 4), 0xffff8004);
+	assert_int_equal(rd(x, 1, 0x14, 4), ONES);
+	assert_int_equal(rd(x, 1, 0x18, 4), 0);
+	assert_int_equal(rd(x, 2, 0x10, 4), 0xfff00000);
+	assert_int_equal(rd(x, 2, 0x14, 4), 0);
+	assert_int_equal(rd(x, 2, 0x30, 4), 0); /* no expansion ROM */
+	assert_int_equal(a.maps + b.maps, 0);
+	pci_del(&a.f);
+	pci_del(&b.f);
+}
+
+static void bar_decodes_only_with_the_memory_bit(void **state)
+{
+	struct fixture *x = *state;
+	struct toy t;
+
+	toy_init(&t, x, 4096, true);
+	assert_int_equal(pci_add(x->pci, &t.f, NULL), 0);
+	assert_int_equal(bus_read(x->mmio, 0xc0000010, 4), ~0ull);
+	wr(x, 1, CMD, 2, MEM);
+	assert_int_equal(t.maps, 1);
+	assert_int_equal(t.mapped_at[0], 0xc0000000);
+	assert_int_equal(bus_read(x->mmio, 0xc0000010, 4), 0x5a5a5a5a);
+	assert_int_equal(t.last_off, 0x10);
+	wr(x, 1, CMD, 2, MEM | 4); /* already on: nothing moves */
+	assert_int_equal(t.maps, 1);
+	wr(x, 1, CMD, 1, 0);
+	assert_int_equal(t.unmaps, 1);
+	assert_int_equal(bus_read(x->mmio, 0xc0000010, 4), ~0ull);
+	pci_del(&t.f);
+	assert_int_equal(t.unmaps, 1);
+}
+
+static void bar_follows_the_guest(void **state)
+{
+	struct fixture *x = *state;
+	struct toy t;
+
+	toy_init(&t, x, 4096, true);
+	assert_int_equal(pci_add(x->pci, &t.f, NULL), 0);
+	wr(x, 1, CMD, 2, MEM);
+	wr(x, 1, 0x10, 4, 0xd0000000);
+	assert_int_equal(t.unmaps, 1);
+	assert_int_equal(t.mapped_at[0], 0xd0000000);
+	bus_write(x->mmio, 0xd0000ffc, 4, 0x42);
+	assert_int_equal(t.last_off, 0xffc);
+	assert_int_equal(t.last_val, 0x42);
+	assert_int_equal(bus_read(x->mmio, 0xc0000010, 4), ~0ull);
+	/* above 4 GiB, in both orders of the halves */
+	wr(x, 1, 0x14, 4, (WIN64 >> 32));
+	assert_false(t.f.bar[0].mapped); /* 0x2d0000000 is outside the window */
+	wr(x, 1, 0x10, 4, 0x1000);
+	assert_true(t.f.bar[0].mapped);
+	assert_int_equal(bus_read(x->mmio, WIN64 + 0x1000, 4), 0x5a5a5a5a);
+	wr(x, 1, 0x10, 8, 0xc0000000);
+	assert_int_equal(t.f.bar[0].addr, 0xc0000000);
+	pci_del(&t.f);
+	assert_int_equal(bus_read(x->mmio, 0xc0000010, 4), ~0ull);
+	assert_int_equal(t.maps, t.unmaps);
+}
+
+static void bar_outside_the_windows_does_not_decode(void **state)
+{
+	static const uint64_t bad[] = {
+		0,
+		0x1000,
+		LAYOUT_PCI32_BASE - 0x8000,
+		LAYOUT_PCI32_BASE + LAYOUT_PCI32_SIZE,
+		LAYOUT_ECAM_BASE,
+		LAYOUT_LAPIC & ~0x7fffull,
+		0x100000000,
+		WIN64 - 0x8000,
+		WIN64 + WIN64_SIZE,
+		0xffffffffffff8000,
+	};
+	struct fixture *x = *state;
+	struct toy t;
+
+	toy_init(&t, x, 0x8000, true);
+	assert_int_equal(pci_add(x->pci, &t.f, NULL), 0);
+	wr(x, 1, CMD, 2, MEM);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		wr(x, 1, 0x10, 8, bad[i]);
+		assert_false(t.f.bar[0].mapped);
+	}
+	wr(x, 1, 0x10, 8, LAYOUT_PCI32_BASE + LAYOUT_PCI32_SIZE - 0x8000);
+	assert_true(t.f.bar[0].mapped);
+	wr(x, 1, 0x10, 8, WIN64 + WIN64_SIZE - 0x8000);
+	assert_true(t.f.bar[0].mapped);
+	pci_del(&t.f);
+}
+
+static void bar_over_another_region_does_not_decode(void **state)
+{
+	struct fixture *x = *state;
+	struct toy a, b;
+
+	toy_init(&a, x, 4096, false);
+	toy_init(&b, x, 0x4000, false);
+	assert_int_equal(pci_add(x->pci, &a.f, NULL), 0);
+	assert_int_equal(pci_add(x->pci, &b.f, NULL), 0);
+	wr(x, 1, CMD, 2, MEM);
+	wr(x, 2, CMD, 2, MEM);
+	wr(x, 2, 0x10, 4, 0xc0000000);
+	assert_false(b.f.bar[0].mapped);
+	bus_read(x->mmio, 0xc0000000, 4);
+	assert_int_equal(a.last_size, 4); /* still the first one's */
+	assert_int_equal(b.last_size, 0);
+	wr(x, 2, 0x10, 4, 0xc0004000);
+	assert_true(b.f.bar[0].mapped);
+	pci_del(&a.f);
+	pci_del(&b.f);
+}
+
+static void bar_of_a_removed_function_is_free_again(void **state)
+{
+	struct fixture *x = *state;
+	struct toy a, b;
+
+	toy_init(&a, x, 4096, false);
+	toy_init(&b, x, 4096, false);
+	assert_int_equal(pci_add(x->pci, &a.f, NULL), 0);
+	wr(x, 1, CMD, 2, MEM);
+	pci_del(&a.f);
+	pci_del(&a.f); /* again: nothing */
+	assert_int_equal(a.unmaps, 1);
+	assert_int_equal(pci_add(x->pci, &b.f, NULL), 0);
+	assert_int_equal(rd(x, 1, 0x10, 4), 0xc0000000);
+	wr(x, 1, CMD, 2, MEM);
+	bus_read(x->mmio, 0xc0000000, 4);
+	assert_int_equal(b.last_size, 4);
+	pci_del(&b.f);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(pci_slot_0_is_the_host_bridge),
+		T(pci_absent_functions_read_all_ones),
+		T(pci_extended_space_reads_all_ones),
+		T(pci_cfg_access_of_any_size_reaches_its_bytes),
+		T(pci_add_takes_the_lowest_free_slot),
+		T(pci_add_on_a_full_bus_is_enospc),
+		T(pci_add_without_room_in_the_window_is_enospc),
+		T(pci_bus_frees_what_it_put_on_the_buses),
+		T(cf8_reads_back_as_linux_probes_it),
+		T(cfc_reaches_the_bytes_of_the_latched_dword),
+		T(cfc_of_another_bus_or_disabled_is_nobody),
+		T(pci_bus_without_ports_answers_ecam_alone),
+		T(cfg_writes_reach_writable_bits_alone),
+		T(cfg_callbacks_react_and_supply),
+		T(pci_cap_links_a_list_until_it_is_full),
+		T(bar_is_assigned_aligned_and_apart),
+		T(bar_sizing_reads_the_mask),
+		T(bar_decodes_only_with_the_memory_bit),
+		T(bar_follows_the_guest),
+		T(bar_outside_the_windows_does_not_decode),
+		T(bar_over_another_region_does_not_decode),
+		T(bar_of_a_removed_function_is_free_again),
+	};
+
+	return cmocka_run_group_tests_name("pci", tests, NULL, NULL);
+}

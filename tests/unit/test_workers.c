@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pool of blocking calls: where run(), done() and batch() happen, and when. */
+#define _GNU_SOURCE 1
+#include <pthread.h>
+#include <semaphore.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "vmm/workers.h"
+
+#define JOBS 64
+
+struct fixture;
+
+struct job {
+	struct work work;
+	struct fixture *f;
+	pthread_t ran_on, done_on;
+	unsigned again; /* done() submits it that often */
+};
+
+struct fixture {
+	struct loop *loop;
+	struct workers *w;
+	struct workers_group g;
+	struct job job[JOBS];
+	unsigned done, batches, stop_at;
+	unsigned running, most; /* atomic */
+	char name[16];
+	sem_t gate;
+	bool gated;
+};
+
+static void run(void *arg)
+{
+	struct job *j = arg;
+	unsigned now = __atomic_add_fetch(&j->f->running, 1, __ATOMIC_SEQ_CST);
+	unsigned most = __atomic_load_n(&j->f->most, __ATOMIC_SEQ_CST);
+
+	while (now > most && !__atomic_compare_exchange_n(&j->f->most, &most, now, false,
+							  __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+	if (j->f->gated)
+		sem_wait(&j->f->gate);
+	j->ran_on = pthread_self();
+	__atomic_sub_fetch(&j->f->running, 1, __ATOMIC_SEQ_CST);
+}
+
+static void done(void *arg)
+{
+	struct job *j = arg;
+
+	j->done_on = pthread_self();
+	if (j->again) {
+		j->again--;
+		workers_submit(&j->f->g, &j->work);
+		return;
+	}
+	if (++j->f->done == j->f->stop_at)
+		loop_stop(j->f->loop);
+}
+
+static void batch(void *arg)
+{
+	((struct fixture *)arg)->batches++;
+}
+
+static void begin(struct fixture *f, unsigned threads)
+{
+	memset(f, 0, sizeof(*f));
+	sem_init(&f->gate, 0, 0);
+	assert_int_equal(loop_new(&f->loop, "test", NULL), 0);
+	assert_int_equal(workers_new(&f->w, threads, NULL), 0);
+	f->g.batch = batch;
+	f->g.arg = f;
+	assert_int_equal(workers_group_init(&f->g, f->w, f->loop, NULL), 0);
+	for (unsigned i = 0; i < JOBS; i++) {
+		f->job[i].f = f;
+		f->job[i].work = (struct work){.run = run, .done = done, .arg = &f->job[i]};
+	}
+}
+
+static void end(struct fixture *f)
+{
+	workers_group_fini(&f->g);
+	workers_free(f->w);
+	loop_free(f->loop);
+	sem_destroy(&f->gate);
+}
+
+static void run_is_on_a_worker_and_done_on_the_loop(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	begin(&f, 3);
+	f.stop_at = JOBS;
+	for (unsigned i = 0; i < JOBS; i++)
+		workers_submit(&f.g, &f.job[i].work);
+	assert_int_equal(f.done, 0);
+	loop_run(f.loop);
+	assert_int_equal(f.done, JOBS);
+	for (unsigned i = 0; i < JOBS; i++) {
+		assert_false(pthread_equal(f.job[i].ran_on, pthread_self()));
+		assert_true(pthread_equal(f.job[i].done_on, pthread_self()));
+	}
+	assert_in_range(f.batches, 1, JOBS);
+	assert_in_range(f.most, 1, 3);
+	end(&f);
+}
+
+static void a_pool_uses_its_threads_and_no_more(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	begin(&f, 4);
+	f.gated = true;
+	for (unsigned i = 0; i < 8; i++)
+		workers_submit(&f.g, &f.job[i].work);
+	while (__atomic_load_n(&f.running, __ATOMIC_SEQ_CST) < 4)
+		usleep(1000);
+	for (unsigned i = 0; i < 8; i++)
+		sem_post(&f.gate);
+	while (workers_wait(&f.g))
+		;
+	assert_int_equal(f.done, 8);
+	assert_int_equal(f.most, 4);
+	end(&f);
+}
+
+static void completions_that_come_together_are_one_batch(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	begin(&f, 1);
+	f.gated = true;
+	for (unsigned i = 0; i < 5; i++)
+		workers_submit(&f.g, &f.job[i].work);
+	for (unsigned i = 0; i < 5; i++)
+		sem_post(&f.gate);
+	/* The pool's only thread comes to the sixth job when five are finished. */
+	f.job[5].work.run = run;
+	workers_submit(&f.g, &f.job[5].work);
+	while (!__atomic_load_n(&f.running, __ATOMIC_SEQ_CST) ||
+	       pthread_equal(f.job[4].ran_on, 0))
+		usleep(1000);
+	usleep(1000);
+	f.stop_at = 5;
+	loop_run(f.loop);
+	assert_int_equal(f.done, 5);
+	assert_int_equal(f.batches, 1);
+	sem_post(&f.gate);
+	assert_true(workers_wait(&f.g));
+	assert_int_equal(f.done, 6);
+	end(&f);
+}
+
+static void wait_runs_done_here_and_ends_when_nothing_is_out(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	begin(&f, 2);
+	assert_false(workers_wait(&f.g));
+	for (unsigned i = 0; i < 10; i++) {
+		f.job[i].again = i % 3;
+		workers_submit(&f.g, &f.job[i].work);
+	}
+	while (workers_wait(&f.g))
+		;
+	assert_int_equal(f.done, 10);
+	/* The event that is left over finds nothing. */
+	f.batches = 0;
+	f.stop_at = 11;
+	workers_submit(&f.g, &f.job[20].work);
+	loop_run(f.loop);
+	assert_int_equal(f.done, 11);
+	assert_int_equal(f.batches, 1);
+	end(&f);
+}
+
+static void waiting_for_one_group_leaves_the_other_alone(void **state)
+{
+	struct fixture f;
+	struct fixture *other = &f;
+	struct workers_group g2 = {0};
+	struct job j2 = {.f = &f};
+
+	(void)state;
+	begin(&f, 2);
+	assert_int_equal(workers_group_init(&g2, f.w, f.loop, NULL), 0);
+	j2.work = (struct work){.run = run, .done = done, .arg = &j2};
+	workers_submit(&g2, &j2.work);
+	workers_submit(&f.g, &f.job[0].work);
+	assert_true(workers_wait(&f.g));
+	assert_int_equal(other->done, 1);
+	assert_false(workers_wait(&f.g));
+	assert_true(workers_wait(&g2));
+	assert_int_equal(f.done, 2);
+	workers_group_fini(&g2);
+	end(&f);
+}
+
+static void without_threads_a_job_runs_in_place(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	begin(&f, 0);
+	f.stop_at = 2;
+	workers_submit(&f.g, &f.job[0].work);
+	workers_submit(&f.g, &f.job[1].work);
+	assert_true(pthread_equal(f.job[0].ran_on, pthread_self()));
+	assert_int_equal(f.done, 0); /* never inside submit */
+	loop_run(f.loop);
+	assert_int_equal(f.done, 2);
+	assert_int_equal(f.batches, 1);
+	end(&f);
+}
+
+static void name_run(void *arg)
+{
+	struct job *j = arg;
+
+	pthread_getname_np(pthread_self(), j->f->name, sizeof(j->f->name));
+}
+
+static void threads_are_named_worker(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	begin(&f, 1);
+	f.job[0].work.run = name_run;
+	workers_submit(&f.g, &f.job[0].work);
+	assert_true(workers_wait(&f.g));
+	assert_string_equal(f.name, "worker");
+	end(&f);
+}
+
+static void free_of_an_unused_pool_and_of_none_is_fine(void **state)
+{
+	struct workers *w;
+
+	(void)state;
+	assert_int_equal(workers_new(&w, 8, NULL), 0);
+	workers_free(w);
+	workers_free(NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(run_is_on_a_worker_and_done_on_the_loop),
+		cmocka_unit_test(a_pool_uses_its_threads_and_no_more),
+		cmocka_unit_test(completions_that_come_together_are_one_batch),
+		cmocka_unit_test(wait_runs_done_here_and_ends_when_nothing_is_out),
+		cmocka_unit_test(waiting_for_one_group_leaves_the_other_alone),
+		cmocka_unit_test(without_threads_a_job_runs_in_place),
+		cmocka_unit_test(threads_are_named_worker),
+		cmocka_unit_test(free_of_an_unused_pool_and_of_none_is_fine),
+	};
+
+	alarm(300); /* a hang fails */
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

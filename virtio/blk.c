@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The block device, virtio 1.2 section 5.2. */
+#include "virtio/blk.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BIT(n) (1ull << (n))
+#define QUEUE_SIZE 256
+#define QUEUES_MAX 8 /* by default; the user may ask for more */
+
+/* Header and status take two descriptors of a queue; beyond this longer chains gain nothing. */
+#define SEG_MAX 254u
+
+/* Requests begun in one callback: then the other devices of the loop have their turn. */
+#define KICK_BUDGET 128
+
+#define CONFIG_LEN (offsetof(struct virtio_blk_config, write_zeroes_may_unmap) + 4)
+#define CONFIG_WCE offsetof(struct virtio_blk_config, wce)
+
+/* ------------------------------------------------------------- write cache */
+
+/*
+ * Section 5.2.6.2. With CONFIG_WCE the driver's choice counts. Without, a
+ * driver that took FLUSH knows of the cache; one that did not never flushes.
+ */
+static void choose_cache(struct blk *b)
+{
+	bool flush = virtio_has(&b->v, VIRTIO_BLK_F_FLUSH);
+
+	if (!virtio_has(&b->v, VIRTIO_BLK_F_CONFIG_WCE)) {
+		b->through = b->writethrough || !flush;
+		return;
+	}
+	/* Section 5.2.5.2: without FLUSH the field begins as 0. */
+	if (!flush && !b->wce_written)
+		b->v.config[CONFIG_WCE] = 0;
+	b->through = !b->v.config[CONFIG_WCE];
+}
+
+static void blk_config_write(struct virtio *v, unsigned off, unsigned size, uint64_t val)
+{
+	struct blk *b = (struct blk *)v;
+
+	/* Section 5.2.5.1: nothing else is the driver's to write. */
+	if (off != CONFIG_WCE || size != 1 || !virtio_has(v, VIRTIO_BLK_F_CONFIG_WCE))
+		return;
+	v->config[CONFIG_WCE] = val & 1;
+	b->wce_written = true;
+	choose_cache(b);
+}
+
+static void reset_cache(struct blk *b)
+{
+	b->v.config[CONFIG_WCE] = !b->writethrough;
+	b->wce_written = false;
+}
+
+/* ------------------------------------------------------------- queues */
+
+static void notify(void *arg)
+{
+	struct blk *b = arg;
+
+	for (unsigned q = 0; q < b->v.nqueues; q++)
+		vq_notify(virtio_vq(&b->v, q));
+}
+
+static void blk_kick(struct virtio *v, unsigned q)
+{
+	struct blk *b = (struct blk *)v;
+	struct vq *vq = virtio_vq(v, q);
+	struct vq_chain *c;
+	enum vq_take took = VQ_EMPTY;
+	unsigned budget = KICK_BUDGET;
+
+	vq_kicks_off(vq);
+	do {
+		while (budget && (took = vq_next(vq, &c)) == VQ_CHAIN) {
+			blk_req_start(b, q, c);
+			budget--;
+		}
+	} while (budget && took == VQ_EMPTY && vq_kicks_on(vq));
+	if (!budget)
+		virtio_rekick(v, q);
+	image_kick(b->im);
+	notify(b);
+}
+
+static int blk_start(struct virtio *v)
+{
+	choose_cache((struct blk *)v);
+	return 0;
+}
+
+static int blk_queue_start(struct virtio *v, unsigned q)
+{
+	(void)v, (void)q;
+	return 0;
+}
+
+/*
+ * The queue forgets its rings first, so that what is in flight is answered to
+ * nobody; then we wait until the host's kernel has let go of the guest's memory.
+ */
+static void forget(struct blk *b, unsigned q)
+{
+	vq_reset(virtio_vq(&b->v, q));
+	blk_req_drop(b, q);
+}
+
+static void drain(struct blk *b, unsigned q)
+{
+	while (b->queue[q].in_flight) {
+		bool some = image_wait(b->im);
+
+		assert(some);
+		(void)some;
+	}
+}
+
+static void blk_queue_stop(struct virtio *v, unsigned q)
+{
+	forget((struct blk *)v, q);
+	drain((struct blk *)v, q);
+}
+
+static void blk_stop(struct virtio *v)
+{
+	struct blk *b = (struct blk *)v;
+
+	for (unsigned q = 0; q < v->nqueues; q++)
+		forget(b, q);
+	for (unsigned q = 0; q < v->nqueues; q++)
+		drain(b, q);
+	reset_cache(b);
+}
+
+static const struct virtio_ops blk_ops = {
+	.id = VIRTIO_ID_BLOCK,
+	.start = blk_start,
+	.stop = blk_stop,
+	.queue_start = blk_queue_start,
+	.queue_stop = blk_queue_stop,
+	.kick = blk_kick,
+	.config_write = blk_config_write,
+};
+
+/* ------------------------------------------------------------- set-up */
+
+static uint32_t blocks(uint32_t bytes, uint32_t max)
+{
+	uint32_t n = bytes / BLK_SECTOR;
+
+	return n > max ? 0 : n;
+}
+
+/* Section 5.2.4. */
+static void fill_config(struct blk *b, unsigned queues, unsigned queue_size)
+{
+	const struct image *im = b->im;
+	uint32_t seg_max = queue_size > 2 ? queue_size - 2 : 1;
+	struct virtio_blk_config c = {
+		.capacity = htole64(b->sectors),
+		.seg_max = htole32(seg_max < SEG_MAX ? seg_max : SEG_MAX),
+		.blk_size = htole32(BLK_SECTOR),
+		.physical_block_exp = (uint8_t)__builtin_ctz(im->physical / BLK_SECTOR),
+		.min_io_size = htole16((uint16_t)blocks(im->io_min, UINT16_MAX)),
+		.opt_io_size = htole32(blocks(im->io_opt, UINT32_MAX)),
+		.num_queues = htole16((uint16_t)queues),
+	};
+
+	if (im->can_discard) {
+		c.max_discard_sectors = htole32(BLK_DISCARD_SECTORS);
+		c.max_discard_seg = htole32(BLK_DISCARD_SEGS);
+		c.discard_sector_alignment = htole32(im->physical / BLK_SECTOR);
+	}
+	if (!im->readonly) {
+		c.max_write_zeroes_sectors = htole32(BLK_ZEROES_SECTORS);
+		c.max_write_zeroes_seg = htole32(BLK_ZEROES_SEGS);
+		c.write_zeroes_may_unmap = im->can_discard;
+	}
+	memcpy(b->v.config, &c, CONFIG_LEN);
+	b->v.config_len = CONFIG_LEN;
+	reset_cache(b);
+}
+
+static uint64_t features(const struct image *im, unsigned queues)
+{
+	uint64_t f = BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_BLK_SIZE) |
+		     BIT(VIRTIO_BLK_F_TOPOLOGY) | BIT(VIRTIO_BLK_F_FLUSH) |
+		     BIT(VIRTIO_BLK_F_CONFIG_WCE);
+
+	f |= im->readonly ? BIT(VIRTIO_BLK_F_RO) : BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+	if (im->can_discard)
+		f |= BIT(VIRTIO_BLK_F_DISCARD);
+	if (queues > 1)
+		f |= BIT(VIRTIO_BLK_F_MQ);
+	return f;
+}
+
+static int add_queues(struct blk *b, struct gmem *gm, struct loop *l, unsigned n, uint16_t size)
+{
+	int r = virtio_init(&b->v, &blk_ops, b->name, gm, l);
+
+	for (unsigned q = 0; !r && q < n; q++)
+		r = virtio_add_queue(&b->v, size);
+	return r;
+}
+
+static unsigned queue_count(const struct disk_config *c, unsigned cpus)
+{
+	unsigned n = c->queues ? c->queues : cpus < QUEUES_MAX ? cpus : QUEUES_MAX;
+
+	if (n > VIRTIO_QUEUES_MAX)
+		n = VIRTIO_QUEUES_MAX;
+	return n ? n : 1;
+}
+
+int blk_new(struct blk **ret, const struct disk_config *c, unsigned index, unsigned cpus,
+	    struct gmem *gm, struct loop *l, struct workers *w, struct err *e)
+{
+	unsigned queues = queue_count(c, cpus);
+	uint16_t size = c->queue_size ? c->queue_size : QUEUE_SIZE;
+	struct blk *b = calloc(1, sizeof(*b));
+	struct image_env env = {.loop = l, .workers = w};
+	int r;
+
+	if (!b)
+		return err_msg(e, -ENOMEM, "disk %u: out of memory", index);
+	env.owner = (struct image_owner){blk_req_done, notify, b};
+	r = image_open(&b->im, c, &env, e);
+	if (r < 0) {
+		err_ctx(e, "disk %u", index);
+		free(b);
+		return r;
+	}
+	snprintf(b->name, sizeof(b->name), "disk%u", index);
+	memcpy(b->id, c->serial[0] ? c->serial : b->name,
+	       strnlen(c->serial[0] ? c->serial : b->name, sizeof(b->id)));
+	b->writethrough = c->writethrough;
+	b->sectors = b->im->size / BLK_SECTOR;
+	b->v.offered = features(b->im, queues);
+	fill_config(b, queues, size);
+	r = add_queues(b, gm, l, queues, size);
+	if (r < 0) {
+		blk_free(b);
+		return err_msg(e, r, "disk %u: queues: %s", index, strerror(-r));
+	}
+	*ret = b;
+	return 0;
+}
+
+void blk_free(struct blk *b)
+{
+	if (!b)
+		return;
+	virtio_fini(&b->v);
+	blk_req_fini(b);
+	image_free(b->im);
+	free(b);
+}
+
+struct virtio *blk_virtio(struct blk *b)
+{
+	return &b->v;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Split virtqueues, virtio 1.2 section 2.7: the only code that reads or writes
+ * descriptor tables and rings, the one place where a chain is taken (vq_next)
+ * and given back (vq_return). virtio/README.md explains the ring once.
+ *
+ * vq_next snapshots and validates a whole chain, indirect tables included,
+ * before anybody sees a byte of it: head and every next in range, no loop, at
+ * most the queue's size in descriptors, device-readable before
+ * device-writable, every address RAM, total length below 4 GiB, head not in
+ * flight already. A violation latches the queue broken: it is logged once with
+ * the section, the owner's broken() is called (NEEDS_RESET), and vq_next says
+ * VQ_BROKEN until reset.
+ *
+ * Used lengths are computed here from what was pushed.
+ *
+ * Threading: under the device's loop lock. Lifetime: chains belong to the
+ * queue; a chain that is still out at reset is an orphan, and returning it
+ * only frees it.
+ */
+#ifndef VIRTIO_VQ_H
+#define VIRTIO_VQ_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vmm/gmem.h"
+
+#define VQ_SIZE_MAX 1024
+
+struct vq;
+
+struct vq_owner {
+	void (*interrupt)(void *arg, unsigned index); /* used buffers: tell the driver */
+	void (*broken)(void *arg, unsigned index);    /* latch NEEDS_RESET */
+	void *arg;
+	const char *name; /* for the log: "disk0" */
+};
+
+struct vq_seg { /* private to vq.c and chain.c */
+	gpa_t at;
+	uint32_t len; /* never 0 */
+};
+
+struct vq_chain {
+	void *ctx;     /* the device's own */
+	struct vq *vq; /* dangles once an orphan's queue is freed */
+	uint16_t head;
+	uint32_t readable, writable; /* bytes not yet pulled, not yet pushed */
+	/* the rest is private to vq.c and chain.c */
+	struct gmem *gm;
+	struct vq_seg *seg;
+	uint16_t nseg, cap, nread; /* seg[0..nread) device-readable */
+	uint16_t rseg, wseg;       /* cursors */
+	uint32_t roff, woff;
+	uint32_t used;     /* contiguous bytes written from the start of the writable part */
+	uint32_t iov_from; /* what used was at the first chain_push_iov */
+	bool gap;          /* something before the cursor was not written */
+	bool orphan;       /* its queue was reset: moves no bytes, is only freed */
+	struct vq_chain *next;
+};
+
+int vq_new(struct vq **ret, struct gmem *gm, unsigned index, uint16_t max_size,
+	   const struct vq_owner *o);
+void vq_free(struct vq *q); /* chains still out become orphans; accepts NULL */
+
+/* ---- the transport's side */
+struct vq_setup {
+	uint16_t size; /* a power of two, 1..max_size */
+	gpa_t desc, avail, used;
+	bool event_idx, indirect; /* negotiated */
+};
+/* 0, -EINVAL (size, alignment 16/2/4), -EFAULT (not RAM), -ENOMEM; the queue is live from here. */
+int vq_start(struct vq *q, const struct vq_setup *s);
+void vq_reset(struct vq *q); /* device or queue reset: forgets everything */
+bool vq_live(const struct vq *q);
+uint16_t vq_max_size(const struct vq *q);
+
+/* ---- the device's side */
+enum vq_take { VQ_CHAIN, VQ_EMPTY, VQ_BROKEN };
+enum vq_take vq_next(struct vq *q, struct vq_chain **ret);
+
+/*
+ * Put a chain into the used ring. Makes it visible to the driver at once;
+ * whether to interrupt is decided by vq_notify, once a batch.
+ */
+void vq_return(struct vq_chain *c);
+void vq_notify(struct vq *q);
+
+/*
+ * While the device works off a queue it needs no kicks: vq_kicks_off; when it
+ * found the queue empty, vq_kicks_on, and true means that buffers came in
+ * between: go on working.
+ */
+void vq_kicks_off(struct vq *q);
+bool vq_kicks_on(struct vq *q);
+
+/*
+ * A queue broken by what a request said (a wrong shape no error status can
+ * carry). @section of the standard. Chains that are out stay the device's and
+ * are returned as ever; the driver sees no more of them.
+ */
+void vq_break(struct vq *q, const char *section, const char *why);
+
+/* ---- a chain's bytes (chain.c). Lengths beyond what is left, and orphans, give -EINVAL and move
+ * nothing. */
+int chain_pull(struct vq_chain *c, void *buf, uint32_t len);
+int chain_skip(struct vq_chain *c, uint32_t len); /* of the readable part */
+int chain_push(struct vq_chain *c, const void *buf, uint32_t len);
+int chain_fill0(struct vq_chain *c, uint32_t len);
+/*
+ * The next @len bytes as iovecs for a system call; returns their number, or
+ * -EINVAL, or -E2BIG when more than @max are needed. push_iov counts the bytes
+ * as written; chain_unwritten() takes that back after a failure (the used
+ * length then ends where they began).
+ */
+int chain_pull_iov(struct vq_chain *c, uint32_t len, struct iovec *iov, int max);
+int chain_push_iov(struct vq_chain *c, uint32_t len, struct iovec *iov, int max);
+void chain_unwritten(struct vq_chain *c);
+/* Leaves a gap of unwritten bytes so that the next push lands behind it (a status byte at the end).
+ */
+int chain_push_gap(struct vq_chain *c, uint32_t len);
+
+#endif

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/assemble.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/layout.h"
+#include "vmm/log.h"
+#include "vmm/timeline.h"
+
+#define MACHINE_WORKERS 8
+
+/* ------------------------------------------------------------- virtio */
+
+static int attach_mmio(struct machine *m, struct virtio_slot *s, struct err *e)
+{
+	unsigned n = (unsigned)(s - m->slot), gsi = platform_vmmio_gsi(n);
+	struct irq *irq;
+
+	if (!gsi)
+		return err_msg(e, -ENOSPC, "%s: no interrupt left for another MMIO device",
+			       s->v->name);
+	int r = irq_line_new(&irq, m->irqs, gsi, e);
+	if (r < 0)
+		return r;
+	return vmmio_new(&s->mmio, s->v, m->mmio, LAYOUT_VMMIO_BASE + n * LAYOUT_VMMIO_STRIDE, irq,
+			 &m->vm, e);
+}
+
+static int attach(struct machine *m, struct virtio *v, struct err *e)
+{
+	struct virtio_slot *s = &m->slot[m->nslots];
+
+	s->v = v;
+	m->nslots++; /* MACHINE_VIRTIO_MAX counts every device there can be */
+	if (m->host->cfg->transport == TRANSPORT_MMIO)
+		return attach_mmio(m, s, e);
+	return vpci_new(&s->pci, v, m->pci, m->irqs, &m->vm, e);
+}
+
+static int build_disk(struct machine *m, unsigned i, struct err *e)
+{
+	const struct config *c = m->host->cfg;
+	char name[16];
+
+	snprintf(name, sizeof(name), "_disk%u_q0", i);
+	int r = loop_new(&m->blk_loop[i], name, e);
+	if (r == 0)
+		r = blk_new(&m->blk[i], &c->disks[i], i, c->cpus, m->gm, m->blk_loop[i], m->workers,
+			    e);
+	return r < 0 ? r : attach(m, blk_virtio(m->blk[i]), e);
+}
+
+/* The order is that of the PCI slots: console, disks, rng. */
+static int build_virtio(struct machine *m, struct err *e)
+{
+	const struct host *h = m->host;
+	int r = 0;
+
+	if (h->console) {
+		r = console_new(&m->console, m->gm, h->loop, h->console, e);
+		if (r == 0)
+			r = attach(m, console_virtio(m->console), e);
+	}
+	if (r == 0 && h->cfg->ndisks)
+		r = workers_new(&m->workers, MACHINE_WORKERS, e);
+	for (unsigned i = 0; r == 0 && i < h->cfg->ndisks; i++)
+		r = build_disk(m, i, e);
+	if (r == 0)
+		r = rng_new(&m->rng, m->gm, h->loop, e);
+	return r < 0 ? r : attach(m, rng_virtio(m->rng), e);
+}
+
+static void destroy_virtio(struct machine *m)
+{
+	for (unsigned i = 0; i < m->nslots; i++) {
+		vpci_free(m->slot[i].pci);
+		vmmio_free(m->slot[i].mmio);
+	}
+	rng_free(m->rng);
+	console_free(m->console);
+	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
+		blk_free(m->blk[i]);
+	workers_free(m->workers);
+	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
+		loop_free(m->blk_loop[i]);
+}
+
+/* -------------------------------------------------------------- build */
+
+static int build_vm(struct machine *m, struct err *e)
+{
+	int r = vm_open(&m->vm, e);
+
+	if (r == 0 && m->host->cfg->cpus > m->vm.max_vcpus)
+		r = err_msg(e, -EINVAL, "--cpus %u: this host's KVM runs at most %u",
+			    m->host->cfg->cpus, m->vm.max_vcpus);
+	if (r == 0)
+		r = vm_arch_init(&m->vm, e);
+	if (r == 0)
+		r = irqs_new(&m->irqs, &m->vm, e);
+	if (r == 0)
+		r = bus_new(&m->pio, e);
+	if (r == 0)
+		r = bus_new(&m->mmio, e);
+	timeline_mark(STAGE_VM);
+	return r;
+}
+
+static int build_memory(struct machine *m, struct err *e)
+{
+	int r = gmem_new(&m->gm, e);
+
+	if (r == 0)
+		r = platform_memory(m, e);
+	if (r == 0)
+		r = vm_map(&m->vm, m->gm, e);
+	if (r == 0)
+		platform_window(m);
+	timeline_mark(STAGE_MEMORY);
+	return r;
+}
+
+static int build_devices(struct machine *m, struct err *e)
+{
+	int r = 0;
+
+	if (m->host->cfg->transport == TRANSPORT_PCI)
+		r = pci_bus_new(&m->pci, m->pio, m->mmio, m->host->loop, &m->window, e);
+	if (r == 0)
+		r = platform_build(m, e);
+	return r < 0 ? r : build_virtio(m, e);
+}
+
+static int build_boot(struct machine *m, struct err *e)
+{
+	struct kernel_args a = {.cmdline = m->payload.cmdline};
+	int r = platform_tables(m, &a.rsdp, e);
+
+	if (r < 0)
+		return r;
+	if (m->payload.initrd.iov_len) {
+		a.initrd = &m->payload.initrd;
+		a.initrd_n = 1;
+	}
+	r = kernel_load(m->payload.kernel, m->gm, &a, &m->entry, e);
+	payload_close(&m->payload);
+	timeline_mark(STAGE_KERNEL);
+	return r;
+}
+
+static int build_vcpus(struct machine *m, struct err *e)
+{
+	struct vcpu_env env = {
+		.vm = &m->vm,
+		.pio = m->pio,
+		.mmio = m->mmio,
+		.power = m->host->power,
+		.ncpus = m->host->cfg->cpus,
+	};
+	static const struct vcpu_entry parked = {.mode = ENTRY_NONE};
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < env.ncpus; i++) {
+		r = vcpu_new(&m->vcpu[i], i, &env, e);
+		if (r == 0)
+			r = vcpu_setup(m->vcpu[i], i == 0 ? &m->entry : &parked, e);
+	}
+	return r;
+}
+
+int machine_build(struct machine *m, const struct host *h, struct err *e)
+{
+	memset(m, 0, sizeof(*m));
+	m->host = h;
+	m->vm.fd = m->vm.kvm_fd = -1;
+	/* What can be wrong with the user's files comes first, before the host is asked for anything. */
+	int r = payload_open(&m->payload, h->cfg, e);
+	if (r == 0)
+		r = build_vm(m, e);
+	if (r == 0)
+		r = build_memory(m, e);
+	if (r == 0)
+		r = build_devices(m, e);
+	if (r == 0)
+		r = build_boot(m, e);
+	return r < 0 ? r : build_vcpus(m, e);
+}
+
+/* ---------------------------------------------------------- life cycle */
+
+int machine_start(struct machine *m, struct err *e)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < m->host->cfg->ndisks; i++)
+		r = loop_start(m->blk_loop[i], e);
+	/* The boot processor last: the others only wait for it. */
+	for (unsigned i = m->host->cfg->cpus; r == 0 && i > 0; i--)
+		r = vcpu_start(m->vcpu[i - 1], e);
+	return r;
+}
+
+static void stop_vcpus(struct machine *m)
+{
+	for (unsigned i = 0; i < CONFIG_CPUS_MAX; i++)
+		if (m->vcpu[i])
+			vcpu_kick(m->vcpu[i]);
+	for (unsigned i = 0; i < CONFIG_CPUS_MAX; i++)
+		if (m->vcpu[i])
+			vcpu_join(m->vcpu[i]);
+	timeline_vcpus_gone();
+}
+
+/* From the outside in: nobody runs, then no device is reachable, then memory and VM go. */
+void machine_destroy(struct machine *m)
+{
+	stop_vcpus(m);
+	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
+		if (m->blk_loop[i])
+			loop_join(m->blk_loop[i]);
+	destroy_virtio(m);
+	platform_free(m->platform);
+	pci_bus_free(m->pci);
+	for (unsigned i = 0; i < CONFIG_CPUS_MAX; i++)
+		vcpu_free(m->vcpu[i]);
+	irqs_free(m->irqs);
+	bus_free(m->pio);
+	bus_free(m->mmio);
+	vm_close(&m->vm);
+	gmem_free(m->gm);
+	payload_close(&m->payload);
+	memset(m, 0, sizeof(*m));
+	m->vm.fd = m->vm.kvm_fd = -1;
+}
+
+void machine_power_button(struct machine *m)
+{
+	platform_power_button(m->platform);
+}
+
+bool machine_was_orderly(const struct machine *m)
+{
+	bool driven = false;
+
+	for (unsigned i = 0; i < m->nslots; i++)
+		driven |= m->slot[i].v->status & VIRTIO_S_DRIVER_OK;
+	return driven && platform_irqs_masked(m);
+}

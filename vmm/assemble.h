@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One machine from power-on to power-off: what machine.c runs and, after a
+ * reboot of the guest, builds again. Built, started and taken apart on the
+ * main thread; the main loop does not run meanwhile.
+ */
+#ifndef VMM_ASSEMBLE_H
+#define VMM_ASSEMBLE_H
+
+#include "devices/devices.h"
+#include "devices/pci.h"
+#include "virtio/devices.h"
+#include "virtio/transport.h"
+#include "vmm/config.h"
+#include "vmm/payload.h"
+#include "vmm/power.h"
+#include "vmm/vcpu.h"
+
+#define MACHINE_VIRTIO_MAX (CONFIG_DISKS_MAX + 2)
+
+/* What outlives a machine, lent to it. */
+struct host {
+	const struct config *cfg;
+	struct loop *loop; /* the main one */
+	struct chr *console, *serial; /* NULL: off */
+	struct power_sink power;
+};
+
+struct platform; /* the architecture's small devices */
+
+struct virtio_slot {
+	struct virtio *v;
+	struct vpci *pci;
+	struct vmmio *mmio;
+};
+
+struct machine {
+	const struct host *host;
+	struct vm vm;
+	struct gmem *gm;
+	struct bus *pio, *mmio;
+	struct irqs *irqs;
+	struct pci_bus *pci;
+	struct pci_window window;
+	struct platform *platform;
+	struct workers *workers;
+	struct rng *rng;
+	struct console *console;
+	struct blk *blk[CONFIG_DISKS_MAX];
+	struct loop *blk_loop[CONFIG_DISKS_MAX];
+	struct virtio_slot slot[MACHINE_VIRTIO_MAX]; /* in the order of PCI slots and MMIO pages */
+	unsigned nslots;
+	struct vcpu *vcpu[CONFIG_CPUS_MAX];
+	struct payload payload;
+	struct vcpu_entry entry;
+};
+
+int machine_build(struct machine *m, const struct host *h, struct err *e);
+int machine_start(struct machine *m, struct err *e);
+void machine_destroy(struct machine *m); /* at any stage; stops what runs */
+
+/* The guest's power button; main loop. */
+void machine_power_button(struct machine *m);
+
+/* Whether the guest had taken its devices and let go of its interrupts again: an orderly restart. */
+bool machine_was_orderly(const struct machine *m);
+
+/* ---- platform_ARCH.c */
+void platform_window(struct machine *m);                /* fills m->window once the VM and memory are known */
+int platform_build(struct machine *m, struct err *e);   /* devices; before virtio */
+int platform_tables(struct machine *m, gpa_t *ret_rsdp, struct err *e); /* after virtio */
+void platform_free(struct platform *p);
+void platform_power_button(struct platform *p);
+unsigned platform_vmmio_gsi(unsigned n);                /* of the nth MMIO device; 0: no more */
+bool platform_irqs_masked(const struct machine *m);
+int platform_memory(struct machine *m, struct err *e);  /* adds RAM as the architecture lays it */
+
+#endif

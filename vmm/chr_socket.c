@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A listening Unix stream socket that serves one client at a time; the next
+ * waits in the backlog. What the guest writes while nobody is there is kept
+ * for the next client, within CHR_BUFFER.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "vmm/chr_backend.h"
+#include "vmm/log.h"
+
+#define CLIENTS_WAITING 4
+
+static void socket_accept(void *arg, uint32_t events);
+
+static void socket_listen(struct chr *c)
+{
+	c->listen_src.fn = socket_accept;
+	c->listen_src.arg = c;
+	if (!c->listen_src.loop)
+		loop_fd_add(c->loop, &c->listen_src, c->listen_fd, EPOLLIN);
+}
+
+static void socket_accept(void *arg, uint32_t events)
+{
+	struct chr *c = arg;
+
+	(void)events;
+	c->fd = accept4(c->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (c->fd < 0) {
+		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+			return;
+		/* Out of descriptors: to be told for ever would only keep the loop busy. */
+		log_error("%s: accept: %s: no more clients", c->label, strerror(errno));
+		loop_fd_del(&c->listen_src);
+		return;
+	}
+	loop_fd_del(&c->listen_src);
+	chr_flush(c);
+}
+
+/* Whether somebody listens at @un: the socket of a process that died is replaced. */
+static int socket_take_over(const struct sockaddr_un *un, struct err *e)
+{
+	struct stat st;
+	int fd, r;
+
+	if (lstat(un->sun_path, &st))
+		return errno == ENOENT ? 0 : err_sys(e, "socket %s", un->sun_path);
+	if (!S_ISSOCK(st.st_mode))
+		return err_msg(e, -EEXIST, "socket %s: there is something else of that name",
+			       un->sun_path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return err_sys(e, "socket");
+	r = connect(fd, (const struct sockaddr *)un, sizeof(*un)) ? errno : 0;
+	close(fd);
+	if (r != ECONNREFUSED)
+		return err_msg(e, -EADDRINUSE, "socket %s: in use by another process",
+			       un->sun_path);
+	if (unlink(un->sun_path))
+		return err_sys(e, "socket %s: remove the old one", un->sun_path);
+	return 0;
+}
+
+static int socket_open(struct chr *c, const char *path, struct err *e)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct stat st;
+	int r;
+
+	if (strlen(path) >= sizeof(un.sun_path))
+		return err_msg(e, -ENAMETOOLONG, "socket %s: path too long", path);
+	strcpy(un.sun_path, path);
+	r = socket_take_over(&un, e);
+	if (r)
+		return r;
+	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (c->listen_fd < 0)
+		return err_sys(e, "socket");
+	/* A console is the guest's root shell: the owner alone may connect from the first moment
+	 * (bind makes the file with the descriptor's mode). */
+	if (fchmod(c->listen_fd, 0600) ||
+	    bind(c->listen_fd, (const struct sockaddr *)&un, sizeof(un)))
+		return err_sys(e, "socket %s", path);
+	c->path = strdup(path);
+	if (!c->path) {
+		unlink(path);
+		return err_msg(e, -ENOMEM, "out of memory");
+	}
+	if (!lstat(path, &st)) {
+		c->dev = st.st_dev;
+		c->ino = st.st_ino;
+	}
+	if (listen(c->listen_fd, CLIENTS_WAITING))
+		return err_sys(e, "socket %s", path);
+	socket_listen(c);
+	log_info("%s listens at %s", c->label, path);
+	return 0;
+}
+
+static void socket_close(struct chr *c)
+{
+	struct stat st;
+
+	chr_drop_fd(c);
+	loop_fd_del(&c->listen_src);
+	if (c->listen_fd >= 0)
+		close(c->listen_fd);
+	/* Only our own: another process may have replaced it. */
+	if (c->path && !lstat(c->path, &st) && st.st_dev == c->dev && st.st_ino == c->ino)
+		unlink(c->path);
+}
+
+static ssize_t socket_write(struct chr *c, const uint8_t *buf, size_t n)
+{
+	ssize_t done;
+
+	if (c->fd < 0)
+		return 0;
+	done = send(c->fd, buf, n, MSG_NOSIGNAL);
+	if (done < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return done;
+}
+
+/* The client's last words are kept, so that the next client need not wait for the guest. */
+static void socket_lost(struct chr *c, int err)
+{
+	uint8_t buf[512];
+	ssize_t n;
+
+	while (bytes_room(&c->in) >= sizeof(buf) && (n = recv(c->fd, buf, sizeof(buf), 0)) > 0)
+		bytes_put(&c->in, buf, (size_t)n);
+	log_info("%s: client left%s%s", c->label, err ? ": " : "", err ? strerror(err) : "");
+	chr_drop_fd(c);
+	socket_listen(c);
+	chr_room(c);
+}
+
+const struct chr_backend chr_socket = {.open = socket_open,
+				       .close = socket_close,
+				       .write = socket_write,
+				       .lost = socket_lost,
+				       .reads = true};

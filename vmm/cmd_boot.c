@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/cmd.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/log.h"
+#include "vmm/machine.h"
+#include "vmm/opts.h"
+
+#define TIMEOUT_MAX 1000000 /* seconds: eleven days */
+
+static int set_kernel(void *c, const char *v, struct err *e)
+{
+	return config_string(&((struct config *)c)->kernel, v, e);
+}
+
+static int set_initrd(void *c, const char *v, struct err *e)
+{
+	return config_string(&((struct config *)c)->initrd, v, e);
+}
+
+static int set_rootfs(void *c, const char *v, struct err *e)
+{
+	return config_string(&((struct config *)c)->rootfs, v, e);
+}
+
+static int set_modules(void *c, const char *v, struct err *e)
+{
+	return config_string(&((struct config *)c)->modules, v, e);
+}
+
+static int set_cmdline(void *c, const char *v, struct err *e)
+{
+	for (const char *p = v; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			return err_msg(e, -EINVAL, "holds a control character");
+	return config_string(&((struct config *)c)->cmdline, v, e);
+}
+
+static int set_no_default_cmdline(void *c, const char *v, struct err *e)
+{
+	(void)v, (void)e;
+	((struct config *)c)->no_default_cmdline = true;
+	return 0;
+}
+
+static int set_disk(void *c, const char *v, struct err *e)
+{
+	return config_disk(c, v, e);
+}
+
+static int set_cpus(void *c, const char *v, struct err *e)
+{
+	unsigned long n;
+	int ret = opts_number(v, 1, CONFIG_CPUS_MAX, &n, e);
+
+	if (!ret)
+		((struct config *)c)->cpus = (unsigned)n;
+	return ret;
+}
+
+static int set_memory(void *c, const char *v, struct err *e)
+{
+	uint64_t size;
+	int ret = config_size(v, &size);
+
+	if (ret == -EINVAL)
+		return err_msg(e, ret, "not a size (a number and K, M, G or T: 512M)");
+	if (!ret && size >= CONFIG_MEM_MIN && size <= CONFIG_MEM_MAX) {
+		((struct config *)c)->memory = size;
+		return 0;
+	}
+	/* Without a unit it was most likely meant in MiB. */
+	return err_msg(e, -ERANGE, "out of range (%lluM to %lluT)%s", CONFIG_MEM_MIN >> 20,
+		       CONFIG_MEM_MAX >> 40,
+		       v[strlen(v) - 1] <= '9' ? "; a number without a unit is in bytes" : "");
+}
+
+static int set_transport(void *c, const char *v, struct err *e)
+{
+	if (strcmp(v, "pci") && strcmp(v, "mmio"))
+		return err_msg(e, -EINVAL, "must be pci or mmio");
+	((struct config *)c)->transport = strcmp(v, "pci") ? TRANSPORT_MMIO : TRANSPORT_PCI;
+	return 0;
+}
+
+static int set_console(void *c, const char *v, struct err *e)
+{
+	return config_char(&((struct config *)c)->console, v, e);
+}
+
+static int set_serial(void *c, const char *v, struct err *e)
+{
+	return config_char(&((struct config *)c)->serial, v, e);
+}
+
+static int set_timeout(void *c, const char *v, struct err *e)
+{
+	unsigned long n;
+	int ret = opts_number(v, 0, TIMEOUT_MAX, &n, e);
+
+	if (!ret)
+		((struct config *)c)->timeout_s = (unsigned)n;
+	return ret;
+}
+
+static int set_no_reboot(void *c, const char *v, struct err *e)
+{
+	(void)v, (void)e;
+	((struct config *)c)->no_reboot = true;
+	return 0;
+}
+
+static int set_timeline(void *c, const char *v, struct err *e)
+{
+	if (v)
+		return config_string(&((struct config *)c)->timeline_file, v, e);
+	((struct config *)c)->timeline = true;
+	return 0;
+}
+
+static int set_verbose(void *c, const char *v, struct err *e)
+{
+	(void)v, (void)e;
+	((struct config *)c)->verbose++;
+	return 0;
+}
+
+static int set_software_kvm(void *c, const char *v, struct err *e)
+{
+	(void)v, (void)e;
+	((struct config *)c)->software_kvm = true;
+	return 0;
+}
+
+static int set_help(void *c, const char *v, struct err *e)
+{
+	(void)c, (void)v, (void)e;
+	return OPTS_STOP;
+}
+
+#define GROUP(text) .name = (text), .kind = OPT_GROUP
+#define FLAG(text, fn) .name = (text), .kind = OPT_FLAG, .set = (fn)
+#define VALUE(text, fn, what) .name = (text), .kind = OPT_VALUE, .set = (fn), .arg = (what)
+
+static const struct opt boot_options[] = {
+	{GROUP("What to boot:")},
+	{VALUE("kernel", set_kernel, "FILE"),
+	 .help = "bzImage, ELF vmlinux, or vmlinux.gz\n"
+		 "(default: the newest /boot/vmlinuz* that can be read)"},
+	{VALUE("initrd", set_initrd, "FILE"),
+	 .help = "initial RAM disk (default: mvm builds one with the\n"
+		 "modules that the root needs)"},
+	{VALUE("modules", set_modules, "DIR"),
+	 .help = "where they come from (default: /lib/modules/VERSION)"},
+	{VALUE("cmdline", set_cmdline, "TEXT"), .help = "appended to the kernel's command line"},
+	{FLAG("no-default-cmdline", set_no_default_cmdline),
+	 .help = "pass the text of --cmdline alone"},
+	{GROUP("The machine:")},
+	{VALUE("cpus", set_cpus, "N"), .help = "1 to 32 (default: 1)"},
+	{VALUE("memory", set_memory, "SIZE"),
+	 .help = "64M to 1T, units K, M, G, T (default: 512M)"},
+	{VALUE("transport", set_transport, "BUS"),
+	 .help = "of the virtio devices: pci or mmio (default: pci)"},
+	{GROUP("Disks (raw images or block devices):")},
+	{VALUE("rootfs", set_rootfs, "IMAGE"), .help = "becomes /dev/vda and the root file system"},
+	{VALUE("disk", set_disk, "FILE[,KEY=VALUE...]"), .repeat = true,
+	 .help = "one more disk; keys (and what they are by default):\n"
+		 "  readonly=on|off   refuse writes (off)\n"
+		 "  direct=on|off     bypass the host's page cache (off)\n"
+		 "  cache=writeback|writethrough (writeback)\n"
+		 "  queues=N          (one a CPU, at most 8)\n"
+		 "  queue_size=N      a power of two (256)\n"
+		 "  serial=TEXT       at most 20 characters\n"
+		 "  id=NAME           for the log and the API\n"
+		 "a value that holds a comma stands in double quotes"},
+	{GROUP("Consoles:")},
+	{VALUE("console", set_console, "WHERE"), .help = "virtio console (default: tty)"},
+	{VALUE("serial", set_serial, "WHERE"),
+	 .help = "16550 at 0x3f8 (default: off)\n"
+		 "WHERE is off, null, tty, pty, file=PATH or socket=PATH"},
+	{GROUP("The run:")},
+	{VALUE("timeout", set_timeout, "SECONDS"), .help = "end the machine then, with status 124"},
+	{FLAG("no-reboot", set_no_reboot), .help = "a reboot ends the machine"},
+	{.name = "timeline",
+	 .kind = OPT_MAYBE,
+	 .repeat = true,
+	 .set = set_timeline,
+	 .arg = "FILE.json",
+	 .help = "when each stage of the boot was reached: printed at\n"
+		 "the end, or written to the file"},
+	{FLAG("verbose", set_verbose), .letter = 'v', .repeat = true,
+	 .help = "say more; -vv and -vvv still more"},
+	{FLAG("help", set_help), .letter = 'h', .repeat = true, .help = "this text"},
+	/* Freestanding test guests alone run there. */
+	{FLAG("software-kvm", set_software_kvm)},
+	{0},
+};
+
+void cmd_boot_help(FILE *out)
+{
+	fputs("Usage: mvm boot [OPTION]...\n"
+	      "\n"
+	      "Boots a Linux kernel in a virtual machine of its own.\n",
+	      out);
+	opts_help(boot_options, out);
+	fputs("\n"
+	      "At the terminal Ctrl-A is the escape: Ctrl-A x quits, Ctrl-A c moves the\n"
+	      "keyboard between console and serial line, Ctrl-A h helps, Ctrl-A Ctrl-A sends\n"
+	      "one Ctrl-A. Ctrl-C goes to the guest.\n"
+	      "\n"
+	      "Exit status: 0 the guest powered off, 122 its kernel panicked, 123 triple fault,\n"
+	      "124 timeout, 125 mvm could not start or failed, 130 quit with Ctrl-A x,\n"
+	      "143 it did not power off in time after SIGTERM.\n"
+	      "\n"
+	      "Examples:\n"
+	      "  mvm boot --rootfs disk.img\n"
+	      "  mvm boot --kernel arch/x86/boot/bzImage --rootfs disk.img --cpus 4 --memory 2G\n"
+	      "  mvm boot --kernel vmlinux --initrd initrd.cpio --cmdline \"panic=-1 quiet\"\n"
+	      "  mvm boot --rootfs disk.img --disk data.img,readonly=on --serial file=boot.log\n",
+	      out);
+}
+
+int cmd_boot_parse(int argc, char **argv, struct config *c, struct err *e)
+{
+	return opts_parse(boot_options, argc, argv, c, e);
+}
+
+int cmd_boot(int argc, char **argv)
+{
+	struct config c;
+	struct err e = {0};
+	int ret;
+
+	config_init(&c);
+	ret = cmd_boot_parse(argc - 1, argv + 1, &c, &e);
+	if (ret == OPTS_STOP) {
+		cmd_boot_help(stdout);
+		config_fini(&c);
+		return fflush(stdout) || ferror(stdout) ? EXIT_VMM : 0;
+	}
+	if (!ret) {
+		unsigned level = LOG_WARN + c.verbose;
+
+		log_set_level(level < LOG_TRACE ? (enum log_level)level : LOG_TRACE);
+		ret = config_check(&c, &e);
+	}
+	if (ret) {
+		log_error("%s", e.text);
+		config_fini(&c);
+		return EXIT_VMM;
+	}
+	ret = machine_main(&c);
+	config_fini(&c);
+	return ret;
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `mvm doctor`: one line a thing, `ok`, `warn` (works, but) or `missing`, and
+ * what to do about it. Changes nothing on the host; the VM it creates to see
+ * whether that works is closed at once.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/kvm.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/cmd.h"
+#include "vmm/kvm.h"
+#include "vmm/log.h"
+
+#define AIO_WANTED 4096 /* requests of a machine with several fast disks */
+
+enum finding { OK, WARN, MISSING };
+
+/* @advice: what to do; NULL when there is nothing to. */
+static void tell(enum finding f, const char *advice, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void tell(enum finding f, const char *advice, const char *fmt, ...)
+{
+	static const char *const words[] = {"ok", "warn", "missing"};
+	char what[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	if (advice)
+		printf("%-8s %s — %s\n", words[f], what, advice);
+	else
+		printf("%-8s %s\n", words[f], what);
+}
+
+/* The first line of @path, without its end; false when it cannot be read. */
+static bool first_line(const char *path, char *buf, size_t size)
+{
+	FILE *f = fopen(path, "re");
+	bool got = f && fgets(buf, (int)size, f);
+
+	if (f)
+		fclose(f);
+	if (got)
+		buf[strcspn(buf, "\n")] = '\0';
+	return got;
+}
+
+/* ------------------------------------------------------------- KVM */
+
+static void tell_access(void)
+{
+	struct stat st;
+	struct group *g;
+	char advice[128];
+
+	if (stat("/dev/kvm", &st))
+		return; /* kvm_kind() has said so */
+	g = getgrgid(st.st_gid);
+	if (!access("/dev/kvm", R_OK | W_OK)) {
+		tell(OK, NULL, "/dev/kvm may be used by this user (group %s, mode %04o)",
+		     g ? g->gr_name : "without a name", st.st_mode & 07777);
+		return;
+	}
+	if (g && (st.st_mode & 0060) == 0060)
+		snprintf(advice, sizeof(advice),
+			 "usermod -aG %s USER, then log in again; or run as root", g->gr_name);
+	else
+		snprintf(advice, sizeof(advice), "chgrp kvm /dev/kvm; chmod 660 /dev/kvm");
+	tell(MISSING, advice, "/dev/kvm may not be used by this user");
+}
+
+static bool tell_kind(void)
+{
+	struct err e = {0};
+
+	switch (kvm_kind(&e)) {
+	case KVM_KIND_HARDWARE:
+		tell(OK, NULL, "KVM: hardware virtualization");
+		return true;
+	case KVM_KIND_SOFTWARE:
+		tell(MISSING, "boot inside the nested test host: tools/testhost run -- COMMAND",
+		     "KVM: software only (this CPU shows neither vmx nor svm); stock kernels do "
+		     "not run on it");
+		return false;
+	default:
+		tell(MISSING, "see above; without it nothing can boot here", "KVM: %s", e.text);
+		return false;
+	}
+}
+
+static const struct {
+	int cap;
+	bool required;
+	const char *name, *loss;
+} caps[] = {
+	{KVM_CAP_USER_MEMORY, true, "user memory", "a newer kernel is needed"},
+	{KVM_CAP_IRQCHIP, true, "interrupt controller", "a newer kernel is needed"},
+	{KVM_CAP_IRQ_ROUTING, true, "GSI routing", "a newer kernel is needed"},
+	{KVM_CAP_IRQFD, true, "irqfd", "a newer kernel is needed"},
+	{KVM_CAP_IOEVENTFD, true, "ioeventfd", "a newer kernel is needed"},
+	{KVM_CAP_IMMEDIATE_EXIT, true, "immediate exit", "Linux 4.13 or newer is needed"},
+	{KVM_CAP_MP_STATE, false, "MP state", "application processors may not start"},
+	{KVM_CAP_TSC_CONTROL, false, "TSC control", "guests run at the host's TSC frequency"},
+	{KVM_CAP_TSC_DEADLINE_TIMER, false, "TSC deadline timer", "guests use a slower timer"},
+	{KVM_CAP_BINARY_STATS_FD, false, "binary statistics",
+	 "the timeline shows no exits; Linux 5.14 or newer has them"},
+};
+
+static bool tell_caps(int fd)
+{
+	int api = ioctl(fd, KVM_GET_API_VERSION, 0), vcpus;
+	bool fine = api == KVM_API_VERSION;
+	char have[256] = "";
+
+	if (!fine)
+		tell(MISSING, "a kernel with API version 12 is needed", "KVM API version %d", api);
+	for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++) {
+		size_t len = strlen(have);
+
+		if (ioctl(fd, KVM_CHECK_EXTENSION, caps[i].cap) > 0) {
+			snprintf(have + len, sizeof(have) - len, "%s%s", len ? ", " : "",
+				 caps[i].name);
+			continue;
+		}
+		tell(caps[i].required ? MISSING : WARN, caps[i].loss, "KVM capability: %s",
+		     caps[i].name);
+		fine &= !caps[i].required;
+	}
+	tell(OK, NULL, "KVM API version %d with %s", api, *have ? have : "nothing");
+	vcpus = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+	if (vcpus < CONFIG_CPUS_MAX)
+		tell(WARN, "give --cpus no more", "KVM: at most %d vCPUs a machine", vcpus);
+	else
+		tell(OK, NULL, "KVM: up to %d vCPUs a machine", CONFIG_CPUS_MAX);
+	return fine;
+}
+
+static bool tell_vm(void)
+{
+	struct err e = {0};
+	struct vm vm;
+
+	if (vm_open(&vm, &e)) {
+		tell(MISSING, "end what holds it, or use a host of your own", "a machine: %s",
+		     e.text);
+		return false;
+	}
+	vm_close(&vm);
+	tell(OK, NULL, "a machine can be created");
+	return true;
+}
+
+static void tell_paging(void)
+{
+	static const char *const files[] = {"/sys/module/kvm_intel/parameters/ept",
+					    "/sys/module/kvm_amd/parameters/npt"};
+	char line[16];
+
+	for (size_t i = 0; i < 2; i++) {
+		if (!first_line(files[i], line, sizeof(line)))
+			continue;
+		if (*line == 'Y' || *line == '1')
+			tell(OK, NULL, "nested paging (%s)", i ? "NPT" : "EPT");
+		else
+			tell(WARN, "load the KVM module without ept=0 or npt=0",
+			     "nested paging is off: guests are slow");
+	}
+}
+
+static bool examine_kvm(void)
+{
+	bool fine = tell_kind();
+	int fd;
+
+	tell_access();
+	fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	fine &= tell_caps(fd);
+	close(fd);
+	fine &= tell_vm();
+	tell_paging();
+	return fine;
+}
+
+/* ------------------------------------------------------------- what devices need */
+
+static void examine_node(const char *path, const char *use, const char *module)
+{
+	char advice[128];
+
+	if (!access(path, R_OK | W_OK)) {
+		tell(OK, NULL, "%s (%s)", path, use);
+		return;
+	}
+	if (errno == ENOENT)
+		snprintf(advice, sizeof(advice), "modprobe %s", module);
+	else
+		snprintf(advice, sizeof(advice), "run as root, or give this user access to it");
+	tell(MISSING, advice, "%s (%s): %s", path, use, strerror(errno));
+}
+
+static bool runs(const char *dir, size_t len, const char *name, char *ret, size_t size)
+{
+	return snprintf(ret, size, "%.*s/%s", (int)len, dir, name) < (int)size &&
+	       !access(ret, X_OK);
+}
+
+static void examine_virtiofsd(void)
+{
+	static const char *const dirs[] = {"/usr/libexec", "/usr/lib/qemu", "/usr/local/libexec"};
+	const char *p = getenv("PATH");
+	char at[512];
+
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
+		if (runs(dirs[i], strlen(dirs[i]), "virtiofsd", at, sizeof(at)))
+			goto found;
+	while (p && *p) {
+		size_t len = strcspn(p, ":");
+
+		if (len && runs(p, len, "virtiofsd", at, sizeof(at)))
+			goto found;
+		p += len + (p[len] == ':');
+	}
+	tell(MISSING, "apt install virtiofsd (to share directories)", "virtiofsd");
+	return;
+found:
+	tell(OK, NULL, "virtiofsd at %s", at);
+}
+
+/* ------------------------------------------------------------- memory and limits */
+
+static void examine_huge_pages(void)
+{
+	char line[128];
+	unsigned long n;
+
+	if (first_line("/proc/sys/vm/nr_hugepages", line, sizeof(line))) {
+		n = strtoul(line, NULL, 10);
+		tell(OK, n ? NULL : "sysctl vm.nr_hugepages=N if a guest is to have them",
+		     "huge pages reserved: %lu", n);
+	}
+	if (!first_line("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof(line)))
+		tell(WARN, "use a kernel with CONFIG_TRANSPARENT_HUGEPAGE",
+		     "no transparent huge pages: guests boot slower");
+	else if (strstr(line, "[never]"))
+		tell(WARN, "echo madvise >/sys/kernel/mm/transparent_hugepage/enabled",
+		     "transparent huge pages are off: guests boot slower");
+	else
+		tell(OK, NULL, "transparent huge pages: %s", line);
+}
+
+static void examine_limits(void)
+{
+	char line[64];
+	unsigned long used, max;
+	struct rlimit lim;
+
+	if (first_line("/proc/sys/fs/aio-nr", line, sizeof(line))) {
+		used = strtoul(line, NULL, 10);
+		max = first_line("/proc/sys/fs/aio-max-nr", line, sizeof(line))
+			      ? strtoul(line, NULL, 10)
+			      : 0;
+		if (max < used + AIO_WANTED)
+			tell(WARN, "sysctl fs.aio-max-nr=1048576",
+			     "asynchronous disk requests: %lu of %lu taken", used, max);
+		else
+			tell(OK, NULL, "asynchronous disk requests: %lu of %lu taken", used, max);
+	}
+	if (getrlimit(RLIMIT_MEMLOCK, &lim))
+		return;
+	if (lim.rlim_cur == RLIM_INFINITY)
+		tell(OK, NULL, "lockable memory: unlimited");
+	else
+		tell(OK, "ulimit -l, when a device is passed to a guest",
+		     "lockable memory: %llu KiB", (unsigned long long)lim.rlim_cur >> 10);
+}
+
+static void examine_kernel(void)
+{
+	struct err e = {0};
+	char *path = NULL;
+
+	if (config_newest_kernel("/boot", &path, &e))
+		tell(MISSING, "apt install linux-image-amd64, or give --kernel FILE each time",
+		     "a kernel in /boot that can be read");
+	else
+		tell(OK, NULL, "kernel %s", path);
+	free(path);
+}
+
+int cmd_doctor(int argc, char **argv)
+{
+	bool fine;
+
+	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+		return cmd_help(2, (char *[]){"help", "doctor", NULL});
+	if (argc > 1) {
+		log_error("doctor: %s: unexpected argument", argv[1]);
+		return EXIT_VMM;
+	}
+	fine = examine_kvm();
+	examine_node("/dev/net/tun", "networks", "tun");
+	examine_node("/dev/vhost-net", "fast networks", "vhost_net");
+	examine_node("/dev/vhost-vsock", "sockets to the guest", "vhost_vsock");
+	examine_virtiofsd();
+	examine_huge_pages();
+	examine_limits();
+	examine_kernel();
+	puts(fine ? "mvm boot can run here." : "mvm boot cannot run here.");
+	if (fflush(stdout) || ferror(stdout))
+		return EXIT_VMM;
+	return fine ? 0 : 1;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the guest's CPUID says: KVM's own offer with topology, frequency and identity filled in. */
+#ifndef VMM_CPUID_X86_64_H
+#define VMM_CPUID_X86_64_H
+
+#include <linux/kvm.h>
+
+#include "vmm/vcpu.h"
+
+#define CPUID_ENTRIES_MAX 128
+
+struct cpuid_table {
+	struct kvm_cpuid2 head;
+	struct kvm_cpuid_entry2 entry[CPUID_ENTRIES_MAX];
+};
+
+struct cpuid_facts {
+	unsigned index, ncpus;
+	uint32_t tsc_khz; /* 0: unknown */
+	bool tsc_deadline;
+};
+
+/* Pure: for unit tests. The table keeps room for what is added. */
+void cpuid_patch(struct cpuid_table *t, const struct cpuid_facts *f);
+
+int cpuid_apply(int vcpu_fd, unsigned index, const struct vcpu_env *env, struct err *e);
+
+/* Physical address bits of the guest. */
+unsigned cpuid_phys_bits(const struct vm *vm);
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/gmem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define GMEM_REGIONS 8
+#define GMEM_PAGE 4096ull
+#define GMEM_HUGE (2ull << 20)
+
+struct gmem {
+	struct gmem_region region[GMEM_REGIONS];
+	bool ours[GMEM_REGIONS]; /* mapped here, to be unmapped here */
+	size_t n;
+};
+
+int gmem_new(struct gmem **ret, struct err *e)
+{
+	struct gmem *gm = calloc(1, sizeof(*gm));
+
+	if (!gm)
+		return err_msg(e, -ENOMEM, "guest memory: out of memory");
+	*ret = gm;
+	return 0;
+}
+
+/* The mapping is aligned to huge pages so that THP can back all of it. */
+static void *gmem_map(uint64_t size)
+{
+	uint64_t span = size + GMEM_HUGE;
+	uint8_t *p = mmap(NULL, span, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	uint8_t *at = (uint8_t *)(((uintptr_t)p + GMEM_HUGE - 1) & ~(uintptr_t)(GMEM_HUGE - 1));
+	if (at > p)
+		munmap(p, (size_t)(at - p));
+	if (p + span > at + size)
+		munmap(at + size, (size_t)(p + span - (at + size)));
+	madvise(at, size, MADV_HUGEPAGE); /* a hint: refused where THP is not built in */
+	madvise(at, size, MADV_DONTFORK);
+	return at;
+}
+
+void gmem_free(struct gmem *gm)
+{
+	if (!gm)
+		return;
+	for (size_t i = 0; i < gm->n; i++)
+		if (gm->ours[i])
+			munmap(gm->region[i].host, gm->region[i].size);
+	free(gm);
+}
+
+int gmem_add_fixed(struct gmem *gm, gpa_t base, uint64_t size, void *host, struct err *e)
+{
+	if (!size || size % GMEM_PAGE || base.v % GMEM_PAGE || base.v + size < base.v)
+		return err_msg(e, -EINVAL, "memory region %#llx+%#llx: not whole pages",
+			       (unsigned long long)base.v, (unsigned long long)size);
+	for (size_t i = 0; i < gm->n; i++) {
+		const struct gmem_region *r = &gm->region[i];
+		if (base.v < r->base.v + r->size && r->base.v < base.v + size)
+			return err_msg(e, -EEXIST, "memory region %#llx+%#llx overlaps another",
+				       (unsigned long long)base.v, (unsigned long long)size);
+	}
+	if (gm->n == GMEM_REGIONS)
+		return err_msg(e, -ENOSPC, "more than %d memory regions", GMEM_REGIONS);
+	gm->region[gm->n++] = (struct gmem_region){.base = base, .size = size, .host = host};
+	return 0;
+}
+
+int gmem_add(struct gmem *gm, gpa_t base, uint64_t size, struct err *e)
+{
+	void *host = gmem_map(size);
+
+	if (!host)
+		return err_sys(e, "map %llu MiB of guest memory",
+			       (unsigned long long)(size >> 20));
+	int r = gmem_add_fixed(gm, base, size, host, e);
+	if (r < 0)
+		munmap(host, size);
+	else
+		gm->ours[gm->n - 1] = true;
+	return r;
+}
+
+const struct gmem_region *gmem_regions(const struct gmem *gm, size_t *ret_n)
+{
+	*ret_n = gm->n;
+	return gm->region;
+}
+
+uint64_t gmem_size(const struct gmem *gm)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < gm->n; i++)
+		sum += gm->region[i].size;
+	return sum;
+}
+
+/* The one translation: NULL unless all of [at, at+len) lies in one region. */
+static uint8_t *gmem_at(const struct gmem *gm, gpa_t at, uint64_t len)
+{
+	for (size_t i = 0; i < gm->n; i++) {
+		const struct gmem_region *r = &gm->region[i];
+		uint64_t off = at.v - r->base.v; /* wraps to something >= size when below base */
+		if (off < r->size && len <= r->size - off)
+			return (uint8_t *)r->host + off;
+	}
+	return NULL;
+}
+
+bool gmem_ok(const struct gmem *gm, gpa_t at, uint64_t len)
+{
+	return gmem_at(gm, at, len) != NULL;
+}
+
+int gmem_read(const struct gmem *gm, gpa_t at, void *buf, size_t len)
+{
+	const uint8_t *p = gmem_at(gm, at, len);
+
+	if (!len)
+		return 0;
+	if (!p)
+		return -EFAULT;
+	memcpy(buf, p, len);
+	return 0;
+}
+
+int gmem_write(struct gmem *gm, gpa_t at, const void *buf, size_t len)
+{
+	uint8_t *p = gmem_at(gm, at, len);
+
+	if (!len)
+		return 0;
+	if (!p)
+		return -EFAULT;
+	memcpy(p, buf, len);
+	return 0;
+}
+
+int gmem_zero(struct gmem *gm, gpa_t at, size_t len)
+{
+	uint8_t *p = gmem_at(gm, at, len);
+
+	if (!len)
+		return 0;
+	if (!p)
+		return -EFAULT;
+	memset(p, 0, len);
+	return 0;
+}
+
+int gmem_iov(const struct gmem *gm, gpa_t at, size_t len, struct iovec *ret)
+{
+	uint8_t *p = gmem_at(gm, at, len);
+
+	if (!p)
+		return -EFAULT;
+	*ret = (struct iovec){.iov_base = p, .iov_len = len};
+	return 0;
+}
+
+int gmem_window(const struct gmem *gm, gpa_t at, uint32_t len, uint32_t align, struct gwin *ret)
+{
+	uint8_t *p = gmem_at(gm, at, len);
+
+	if (at.v % align)
+		return -EINVAL;
+	if (!p)
+		return -EFAULT;
+	*ret = (struct gwin){.p = p, .len = len};
+	return 0;
+}
+
+int gmem_load_file(struct gmem *gm, gpa_t at, int fd, uint64_t off, uint64_t len, struct err *e)
+{
+	uint8_t *p = gmem_at(gm, at, len);
+
+	if (!p && len)
+		return err_msg(e, -EFAULT, "%llu bytes at %#llx are not all RAM",
+			       (unsigned long long)len, (unsigned long long)at.v);
+	while (len) {
+		ssize_t n = pread(fd, p, len, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(e, "read");
+		if (n == 0)
+			return err_msg(e, -EIO, "the file ended %llu bytes early",
+				       (unsigned long long)len);
+		p += n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * /dev/kvm and one VM of it: capabilities, memory slots, ioeventfds, statistics.
+ * What kind of KVM a host has is told here too. KVM API documentation:
+ * Documentation/virt/kvm/api.rst of the Linux kernel.
+ */
+#ifndef VMM_KVM_H
+#define VMM_KVM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/err.h"
+#include "vmm/gmem.h"
+
+enum kvm_kind {
+	KVM_KIND_NONE,     /* no /dev/kvm, or it cannot be opened */
+	KVM_KIND_SOFTWARE, /* opens, but the CPU shows neither vmx nor svm: cannot run stock kernels */
+	KVM_KIND_HARDWARE,
+};
+
+/* Looks without starting anything. @e says why for KVM_KIND_NONE. */
+enum kvm_kind kvm_kind(struct err *e);
+
+struct vm {
+	int kvm_fd;
+	int fd;
+	uint32_t run_size; /* bytes of each vCPU's kvm_run mapping */
+	unsigned max_vcpus;
+};
+
+/* Opens /dev/kvm, checks API version and required capabilities, creates the VM. */
+int vm_open(struct vm *vm, struct err *e);
+void vm_close(struct vm *vm);
+
+int vm_has(const struct vm *vm, unsigned cap); /* KVM_CHECK_EXTENSION; 0 when absent */
+int vm_map(struct vm *vm, const struct gmem *gm, struct err *e);
+
+/* @pio: port space, else MMIO. @len 0 matches any length; @match NULL matches any value. */
+int vm_ioeventfd(struct vm *vm, bool pio, uint64_t addr, unsigned len, const uint64_t *match, int fd,
+		 bool add);
+
+/* Architecture's part: interrupt controllers, TSS and identity-map addresses, clocks. */
+int vm_arch_init(struct vm *vm, struct err *e);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Log lines on standard error.  Thread-safe; one line is one write(2).  While
+ * the terminal is in raw mode lines end in CR LF (term.c says so to log_raw()).
+ *
+ * What a guest, a peer or a file can provoke goes through log_guest(), whose
+ * budget keeps a hostile guest from filling the host's log.
+ */
+#ifndef VMM_LOG_H
+#define VMM_LOG_H
+
+#include <stdbool.h>
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
+
+/* Default LOG_WARN; each -v raises it by one. */
+void log_set_level(enum log_level level);
+bool log_on(enum log_level level);
+void log_raw(bool raw);
+
+void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
+#define log_warn(...) log_at(LOG_WARN, __VA_ARGS__)
+#define log_info(...) log_at(LOG_INFO, __VA_ARGS__)
+#define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
+
+/* At most LOG_GUEST_MAX lines a budget; the last one says that no more follow. */
+#define LOG_GUEST_MAX 16
+struct log_budget {
+	unsigned used;
+};
+void log_guest(struct log_budget *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

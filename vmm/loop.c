@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOOP_EVENTS 32
+
+struct loop {
+	int epfd, wakefd;
+	char name[16];
+	pthread_mutex_t lock;       /* the devices' */
+	pthread_mutex_t tasks_lock; /* innermost: held for a few instructions only */
+	struct loop_task *tasks, **tasks_end;
+	struct loop_timer *timers; /* sorted by due */
+	bool stop;                 /* atomic */
+	bool started;
+	pthread_t thread;
+	/* the batch being dispatched, so that loop_fd_del can void what is left of it */
+	struct epoll_event ev[LOOP_EVENTS];
+	int nev;
+	unsigned dels; /* fds removed so far */
+};
+
+int loop_new(struct loop **ret, const char *name, struct err *e)
+{
+	struct loop *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return err_msg(e, -ENOMEM, "event loop: out of memory");
+	l->epfd = epoll_create1(EPOLL_CLOEXEC);
+	l->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
+	if (l->epfd < 0 || l->wakefd < 0 || epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->wakefd, &ev) < 0) {
+		int r = err_sys(e, "event loop");
+		loop_free(l);
+		return r;
+	}
+	strncpy(l->name, name, sizeof(l->name) - 1);
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_mutex_init(&l->tasks_lock, NULL);
+	l->tasks_end = &l->tasks;
+	*ret = l;
+	return 0;
+}
+
+void loop_free(struct loop *l)
+{
+	if (!l)
+		return;
+	if (l->epfd >= 0)
+		close(l->epfd);
+	if (l->wakefd >= 0)
+		close(l->wakefd);
+	free(l);
+}
+
+void loop_lock(struct loop *l)
+{
+	pthread_mutex_lock(&l->lock);
+}
+
+void loop_unlock(struct loop *l)
+{
+	pthread_mutex_unlock(&l->lock);
+}
+
+static void loop_wake(struct loop *l)
+{
+	uint64_t one = 1;
+
+	/* EAGAIN means that the counter is full, so the loop is awake already. */
+	if (write(l->wakefd, &one, sizeof(one)) < 0)
+		return;
+}
+
+void loop_stop(struct loop *l)
+{
+	__atomic_store_n(&l->stop, true, __ATOMIC_RELEASE);
+	loop_wake(l);
+}
+
+uint64_t loop_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---------------------------------------------------------------- fds */
+
+int loop_fd_add(struct loop *l, struct loop_fd *s, int fd, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = s};
+
+	if (epoll_ctl(l->epfd, EPOLL_CTL_ADD, fd, &ev) < 0)
+		return -errno;
+	s->fd = fd;
+	s->loop = l;
+	return 0;
+}
+
+int loop_fd_mod(struct loop_fd *s, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = s};
+
+	return epoll_ctl(s->loop->epfd, EPOLL_CTL_MOD, s->fd, &ev) < 0 ? -errno : 0;
+}
+
+void loop_fd_del(struct loop_fd *s)
+{
+	struct loop *l = s->loop;
+
+	if (!l)
+		return;
+	epoll_ctl(l->epfd, EPOLL_CTL_DEL, s->fd, NULL);
+	for (int i = 0; i < l->nev; i++)
+		if (l->ev[i].data.ptr == s)
+			l->ev[i].events = 0;
+	l->dels++;
+	s->loop = NULL;
+}
+
+/* ------------------------------------------------------------- timers */
+
+void loop_timer_cancel(struct loop_timer *t)
+{
+	if (!t->loop)
+		return;
+	for (struct loop_timer **p = &t->loop->timers; *p; p = &(*p)->next)
+		if (*p == t) {
+			*p = t->next;
+			break;
+		}
+	t->loop = NULL;
+	t->due = 0;
+}
+
+void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t due)
+{
+	struct loop_timer **p = &l->timers;
+
+	loop_timer_cancel(t);
+	t->loop = l;
+	t->due = due;
+	while (*p && (*p)->due <= due)
+		p = &(*p)->next;
+	t->next = *p;
+	*p = t;
+	if (l->timers == t)
+		loop_wake(l); /* the loop may be asleep until a later one */
+}
+
+static void loop_timers_run(struct loop *l)
+{
+	uint64_t now = loop_now();
+
+	/* A callback that sets its timer in the past again waits for the next round: now is fixed. */
+	while (l->timers && l->timers->due <= now) {
+		struct loop_timer *t = l->timers;
+		l->timers = t->next;
+		t->loop = NULL;
+		t->due = 0;
+		t->fn(t->arg);
+		if (l->timers && l->timers == t)
+			break;
+	}
+}
+
+static int loop_timeout(struct loop *l)
+{
+	if (!l->timers)
+		return -1;
+	uint64_t now = loop_now();
+	if (l->timers->due <= now)
+		return 0;
+	uint64_t ms = (l->timers->due - now + 999999) / 1000000;
+	return ms > 3600000 ? 3600000 : (int)ms;
+}
+
+/* -------------------------------------------------------------- tasks */
+
+void loop_post(struct loop *l, struct loop_task *t)
+{
+	bool first = false;
+
+	pthread_mutex_lock(&l->tasks_lock);
+	if (!t->queued) {
+		first = !l->tasks;
+		t->queued = true;
+		t->next = NULL;
+		*l->tasks_end = t;
+		l->tasks_end = &t->next;
+	}
+	pthread_mutex_unlock(&l->tasks_lock);
+	if (first)
+		loop_wake(l);
+}
+
+/* Runs what was queued on entry: a task that posts itself again waits for the fds' turn. */
+static void loop_tasks_run(struct loop *l)
+{
+	struct loop_task *last = NULL, *t;
+
+	do {
+		pthread_mutex_lock(&l->tasks_lock);
+		if (!last && l->tasks) /* fix the end of this round */
+			last = (struct loop_task *)((char *)l->tasks_end -
+						    offsetof(struct loop_task, next));
+		t = l->tasks;
+		if (t) {
+			l->tasks = t->next;
+			if (!l->tasks)
+				l->tasks_end = &l->tasks;
+			t->queued = false;
+		}
+		pthread_mutex_unlock(&l->tasks_lock);
+		if (t)
+			t->fn(t->arg);
+	} while (t && t != last);
+}
+
+static bool loop_tasks_waiting(struct loop *l)
+{
+	pthread_mutex_lock(&l->tasks_lock);
+	bool some = l->tasks != NULL;
+	pthread_mutex_unlock(&l->tasks_lock);
+	return some;
+}
+
+/* ---------------------------------------------------------------- run */
+
+static void loop_dispatch(struct loop *l, int n)
+{
+	l->nev = n > 0 ? n : 0;
+	for (int i = 0; i < l->nev; i++) {
+		struct loop_fd *s = l->ev[i].data.ptr;
+		uint32_t events = l->ev[i].events;
+		if (s) {
+			if (events)
+				s->fn(s->arg, events);
+		} else {
+			uint64_t count;
+			if (read(l->wakefd, &count, sizeof(count)) < 0)
+				continue; /* somebody's wake that was drained already */
+		}
+	}
+	l->nev = 0;
+}
+
+void loop_run(struct loop *l)
+{
+	loop_lock(l);
+	while (!__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
+		int timeout = loop_tasks_waiting(l) ? 0 : loop_timeout(l);
+		unsigned dels = l->dels;
+		loop_unlock(l);
+		struct epoll_event ev[LOOP_EVENTS];
+		int n = epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
+		loop_lock(l);
+		/* A source may have gone while nobody held the lock: its pointer is stale. The
+		 * events are level-triggered, so what is dropped here comes again. */
+		if (l->dels != dels)
+			n = 0;
+		if (n > 0)
+			memcpy(l->ev, ev, (size_t)n * sizeof(ev[0]));
+		loop_dispatch(l, n);
+		loop_timers_run(l);
+		loop_tasks_run(l);
+	}
+	__atomic_store_n(&l->stop, false, __ATOMIC_RELEASE);
+	loop_unlock(l);
+}
+
+static void *loop_thread(void *arg)
+{
+	struct loop *l = arg;
+
+	pthread_setname_np(pthread_self(), l->name);
+	loop_run(l);
+	return NULL;
+}
+
+int loop_start(struct loop *l, struct err *e)
+{
+	int r = pthread_create(&l->thread, NULL, loop_thread, l);
+
+	if (r)
+		return err_msg(e, -r, "thread %s: %s", l->name, strerror(r));
+	l->started = true;
+	return 0;
+}
+
+void loop_join(struct loop *l)
+{
+	if (!l->started)
+		return;
+	loop_stop(l);
+	pthread_join(l->thread, NULL);
+	l->started = false;
+}

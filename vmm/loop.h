@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Event loops, and the one lock of the devices that belong to them.
+ *
+ * A device belongs to exactly one loop.  Its callbacks (fds, timers, tasks) run
+ * on the loop's thread with the loop's lock held; the bus takes the same lock
+ * around a register access that a vCPU thread makes.  So a device's code is
+ * never entered twice at once and holds no lock call itself.  Callbacks must
+ * not block.
+ *
+ * Storage of sources, timers and tasks is the caller's (embed them in the
+ * device). All of loop_fd_*, loop_timer_* are called with the lock held or
+ * before the loop runs; loop_post and loop_stop from any thread.
+ */
+#ifndef VMM_LOOP_H
+#define VMM_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/err.h"
+
+struct loop;
+
+/* @name: at most 15 bytes, the thread's name when loop_start gives it one. */
+int loop_new(struct loop **ret, const char *name, struct err *e);
+void loop_free(struct loop *l); /* stopped and joined before; accepts NULL */
+
+void loop_run(struct loop *l);  /* on the calling thread, until loop_stop */
+void loop_stop(struct loop *l); /* any thread; sticks until the next loop_run has ended */
+
+int loop_start(struct loop *l, struct err *e); /* loop_run on a thread of its own */
+void loop_join(struct loop *l);                /* stops that thread and waits for it */
+
+void loop_lock(struct loop *l);
+void loop_unlock(struct loop *l);
+
+typedef void loop_fd_fn(void *arg, uint32_t events); /* EPOLLIN, EPOLLOUT, … */
+struct loop_fd {
+	struct loop *loop; /* NULL while not added */
+	int fd;
+	loop_fd_fn *fn;
+	void *arg;
+};
+/* Does not take over the fd. After loop_fd_del the callback is not called again. */
+int loop_fd_add(struct loop *l, struct loop_fd *s, int fd, uint32_t events);
+int loop_fd_mod(struct loop_fd *s, uint32_t events);
+void loop_fd_del(struct loop_fd *s); /* does nothing when not added */
+
+typedef void loop_fn(void *arg);
+struct loop_timer {
+	struct loop *loop;
+	loop_fn *fn;
+	void *arg;
+	uint64_t due; /* CLOCK_MONOTONIC nanoseconds; 0 = not armed */
+	struct loop_timer *next;
+};
+uint64_t loop_now(void); /* CLOCK_MONOTONIC, ns */
+void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t due);
+void loop_timer_cancel(struct loop_timer *t);
+
+/* A task runs once on the loop for each posting; posting it again before it ran does nothing. */
+struct loop_task {
+	loop_fn *fn;
+	void *arg;
+	bool queued;
+	struct loop_task *next;
+};
+void loop_post(struct loop *l, struct loop_task *t);
+
+#endif

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/machine.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "vmm/assemble.h"
+#include "vmm/log.h"
+#include "vmm/term.h"
+#include "vmm/timeline.h"
+
+/* After its panic was announced a kernel has this long to reset or load a crash kernel. */
+#define PANIC_WAIT_NS 1000000000ull
+
+/* The process around the machines: signals, the terminal, and what ended the last one. */
+struct life {
+	struct host host;
+	struct machine machine;
+	enum power_event ended; /* atomic; POWER_NONE while it runs */
+	bool panicked;          /* atomic */
+	struct loop_task task;
+	struct loop_timer panic_timer, timeout, grace;
+	struct loop_fd signals;
+	int sigfd;
+	bool asked_to_end; /* a SIGTERM was passed on as the power button */
+};
+
+/* ------------------------------------------------------------- events */
+
+/* Any thread: notes what happened and leaves the rest to the main loop. */
+static void life_power(void *arg, enum power_event ev)
+{
+	struct life *l = arg;
+	int none = POWER_NONE;
+
+	if (ev == POWER_PANIC)
+		__atomic_store_n(&l->panicked, true, __ATOMIC_RELEASE);
+	else if (ev == POWER_CRASHLOADED)
+		log_info("the guest panicked; its crash kernel takes over");
+	else
+		__atomic_compare_exchange_n((int *)&l->ended, &none, (int)ev, false,
+					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	loop_post(l->host.loop, &l->task);
+}
+
+static void life_task(void *arg)
+{
+	struct life *l = arg;
+
+	if (__atomic_load_n((int *)&l->ended, __ATOMIC_ACQUIRE) != POWER_NONE)
+		loop_stop(l->host.loop);
+	else if (__atomic_load_n(&l->panicked, __ATOMIC_ACQUIRE) && !l->panic_timer.due)
+		loop_timer_set(l->host.loop, &l->panic_timer, loop_now() + PANIC_WAIT_NS);
+}
+
+static void life_panic_over(void *arg)
+{
+	life_power(arg, POWER_OFF); /* the panic flag decides the status */
+}
+
+static void life_timed_out(void *arg)
+{
+	life_power(arg, POWER_TIMEOUT);
+}
+
+static void life_grace_over(void *arg)
+{
+	log_warn("the guest did not power off within %d s", MACHINE_GRACE_S);
+	life_power(arg, POWER_QUIT);
+}
+
+static void life_asked(struct life *l, int sig)
+{
+	if (l->asked_to_end) {
+		life_power(l, POWER_QUIT);
+		return;
+	}
+	l->asked_to_end = true;
+	log_info("%s: asking the guest to power off", strsignal(sig));
+	machine_power_button(&l->machine);
+	loop_timer_set(l->host.loop, &l->grace, loop_now() + MACHINE_GRACE_S * 1000000000ull);
+}
+
+static void life_signal(void *arg, uint32_t events)
+{
+	struct life *l = arg;
+	struct signalfd_siginfo si;
+
+	(void)events;
+	while (read(l->sigfd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo == SIGWINCH)
+			term_winch();
+		else if (si.ssi_signo == SIGCONT)
+			term_cont();
+		else
+			life_asked(l, (int)si.ssi_signo);
+	}
+}
+
+/* -------------------------------------------------------------- set-up */
+
+static int life_signals(struct life *l, struct err *e)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGWINCH);
+	sigaddset(&set, SIGCONT);
+	signal(SIGPIPE, SIG_IGN);
+	sigprocmask(SIG_BLOCK, &set, NULL); /* threads inherit it */
+	l->sigfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (l->sigfd < 0)
+		return err_sys(e, "signalfd");
+	int r = loop_fd_add(l->host.loop, &l->signals, l->sigfd, EPOLLIN);
+	return r < 0 ? err_msg(e, r, "signals: %s", strerror(-r)) : 0;
+}
+
+static int life_chr(struct life *l, struct chr **ret, const struct char_config *c, const char *label,
+		    struct err *e)
+{
+	if (c->mode == CHAR_OFF)
+		return 0;
+	int r = c->mode == CHAR_TTY ? term_open(l->host.loop, &l->host.power, e) : 0;
+	return r < 0 ? r : chr_new(ret, l->host.loop, c, label, e);
+}
+
+static int life_init(struct life *l, const struct config *c, struct err *e)
+{
+	memset(l, 0, sizeof(*l));
+	l->sigfd = -1;
+	l->host.cfg = c;
+	l->host.power = (struct power_sink){life_power, l};
+	l->task = (struct loop_task){.fn = life_task, .arg = l};
+	l->panic_timer = (struct loop_timer){.fn = life_panic_over, .arg = l};
+	l->timeout = (struct loop_timer){.fn = life_timed_out, .arg = l};
+	l->grace = (struct loop_timer){.fn = life_grace_over, .arg = l};
+	l->signals = (struct loop_fd){.fn = life_signal, .arg = l};
+	int r = loop_new(&l->host.loop, "vmm", e);
+	if (r == 0)
+		r = life_signals(l, e);
+	if (r == 0)
+		r = life_chr(l, &l->host.console, &c->console, "console", e);
+	if (r == 0)
+		r = life_chr(l, &l->host.serial, &c->serial, "serial", e);
+	if (r == 0 && c->timeout_s)
+		loop_timer_set(l->host.loop, &l->timeout,
+			       loop_now() + c->timeout_s * 1000000000ull);
+	return r;
+}
+
+static void life_fini(struct life *l)
+{
+	chr_free(l->host.console);
+	chr_free(l->host.serial);
+	term_close();
+	if (l->sigfd >= 0)
+		close(l->sigfd);
+	loop_free(l->host.loop);
+}
+
+/* ----------------------------------------------------------------- run */
+
+static int life_run(struct life *l, struct err *e)
+{
+	l->ended = POWER_NONE;
+	l->panicked = false;
+	int r = machine_build(&l->machine, &l->host, e);
+	if (r == 0)
+		r = machine_start(&l->machine, e);
+	if (r == 0) {
+		loop_run(l->host.loop);
+		timeline_mark(STAGE_END);
+		if (l->ended == POWER_TRIPLE && machine_was_orderly(&l->machine))
+			l->ended = POWER_RESET; /* how reboot=triple restarts a machine */
+	}
+	machine_destroy(&l->machine);
+	loop_timer_cancel(&l->panic_timer);
+	return r;
+}
+
+static int life_status(const struct life *l)
+{
+	if (l->ended == POWER_FAIL)
+		return EXIT_VMM;
+	if (l->ended == POWER_TIMEOUT)
+		return EXIT_TIMED_OUT;
+	if (l->panicked)
+		return EXIT_GUEST_PANIC;
+	if (l->ended == POWER_TRIPLE)
+		return EXIT_GUEST_TRIPLE;
+	if (l->ended == POWER_QUIT)
+		return l->asked_to_end ? EXIT_TERMINATED : EXIT_USER_QUIT;
+	return EXIT_GUEST_OFF;
+}
+
+static const char *life_reason(const struct life *l)
+{
+	switch (life_status(l)) {
+	case EXIT_GUEST_PANIC:
+		return "the guest's kernel panicked";
+	case EXIT_GUEST_TRIPLE:
+		return "the guest triple-faulted";
+	case EXIT_TIMED_OUT:
+		return "time limit reached";
+	default:
+		return NULL;
+	}
+}
+
+static void life_timeline(const struct config *c)
+{
+	struct err e = {0};
+
+	if (c->timeline)
+		timeline_print();
+	if (c->timeline_file && timeline_write(c->timeline_file, &e) < 0)
+		log_error("%s", e.text);
+}
+
+int machine_main(const struct config *c)
+{
+	static struct life life;
+	struct err e = {0};
+
+	if (c->timeline || c->timeline_file)
+		timeline_want();
+	int r = life_init(&life, c, &e);
+	while (r == 0) {
+		r = life_run(&life, &e);
+		if (life.ended != POWER_RESET || life.panicked || c->no_reboot ||
+		    life.asked_to_end)
+			break;
+		log_info("the guest restarts");
+	}
+	life_fini(&life);
+	if (r < 0) {
+		log_error("%s", e.text);
+		return EXIT_VMM;
+	}
+	if (life_reason(&life))
+		log_error("%s", life_reason(&life));
+	life_timeline(c);
+	return life_status(&life);
+}

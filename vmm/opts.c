@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/opts.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORD_MAX 32 /* longer words are nobody's misspelling */
+#define HELP_COLUMN 26
+
+static size_t min3(size_t a, size_t b, size_t c)
+{
+	size_t m = a < b ? a : b;
+
+	return m < c ? m : c;
+}
+
+/* Optimal string alignment: insert, delete, replace, swap neighbours. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t la = strlen(a), lb = strlen(b);
+	size_t d[WORD_MAX + 1][WORD_MAX + 1];
+
+	if (la > WORD_MAX || lb > WORD_MAX)
+		return WORD_MAX;
+	for (size_t i = 0; i <= la; i++)
+		d[i][0] = i;
+	for (size_t j = 0; j <= lb; j++)
+		d[0][j] = j;
+	for (size_t i = 1; i <= la; i++)
+		for (size_t j = 1; j <= lb; j++) {
+			size_t differ = a[i - 1] != b[j - 1];
+
+			d[i][j] = min3(d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + differ);
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+			    d[i - 2][j - 2] + 1 < d[i][j])
+				d[i][j] = d[i - 2][j - 2] + 1;
+		}
+	return d[la][lb];
+}
+
+const char *opts_nearest(const char *word, const char *const *names)
+{
+	size_t len = strlen(word), best = len / 3 > 2 ? len / 3 : 2;
+	const char *found = NULL;
+
+	if (len < 2)
+		return NULL;
+	for (size_t i = 0; names[i]; i++)
+		if (!strncmp(names[i], word, len))
+			return names[i];
+	/* A two-letter word is at distance 2 from every other: never that far. */
+	if (best >= len)
+		best = len - 1;
+	for (size_t i = 0; names[i]; i++) {
+		size_t far = distance(word, names[i]);
+
+		if (far < best || (far == best && !found)) {
+			best = far;
+			found = names[i];
+		}
+	}
+	if (found)
+		return found;
+	/* "disk0", "kernel-image": the right word with something behind it. */
+	for (size_t i = 0; names[i]; i++)
+		if (!strncmp(names[i], word, strlen(names[i])))
+			return names[i];
+	return NULL;
+}
+
+/* ------------------------------------------------------------- options */
+
+static int unknown(const struct opt *table, const char *arg, struct err *e)
+{
+	const char *names[OPTS_MAX + 1], *near;
+	char word[WORD_MAX + 1];
+	size_t n = 0;
+
+	for (const struct opt *o = table; o->name; o++)
+		if (o->kind != OPT_GROUP && o->help)
+			names[n++] = o->name;
+	names[n] = NULL;
+	snprintf(word, sizeof(word), "%s", arg + strspn(arg, "-"));
+	word[strcspn(word, "=")] = '\0';
+	near = opts_nearest(word, names);
+	if (arg[0] != '-')
+		return err_msg(e, -EINVAL, "%s: unexpected argument (options begin with --)", arg);
+	if (near)
+		return err_msg(e, -EINVAL, "%.*s: unknown option; did you mean --%s?",
+			       (int)strcspn(arg, "="), arg, near);
+	return err_msg(e, -EINVAL, "%.*s: unknown option (--help lists them)",
+		       (int)strcspn(arg, "="), arg);
+}
+
+static const struct opt *find(const struct opt *table, const char *name, size_t len)
+{
+	for (const struct opt *o = table; o->name; o++)
+		if (o->kind != OPT_GROUP && strlen(o->name) == len && !strncmp(o->name, name, len))
+			return o;
+	return NULL;
+}
+
+static const struct opt *find_long(const struct opt *table, const char *arg)
+{
+	if (arg[0] != '-' || arg[1] != '-')
+		return NULL;
+	return find(table, arg + 2, strcspn(arg + 2, "="));
+}
+
+static int apply(const struct opt *table, const struct opt *o, bool *seen, const char *value,
+		 void *target, struct err *e)
+{
+	struct err why = {0};
+	int ret;
+
+	if (seen[o - table] && !o->repeat)
+		return err_msg(e, -EINVAL, "--%s: given twice", o->name);
+	seen[o - table] = true;
+	if (value && !*value)
+		return err_msg(e, -EINVAL, "--%s: the value (%s) is empty", o->name, o->arg);
+	ret = o->set(target, value, &why);
+	if (ret >= 0)
+		return ret;
+	return err_msg(e, ret, "--%s%s%s: %s", o->name, value ? " " : "", value ? value : "",
+		       why.text);
+}
+
+static int letters(const struct opt *table, const char *arg, bool *seen, void *target,
+		   struct err *e)
+{
+	for (const char *p = arg + 1; *p; p++) {
+		const struct opt *o = table;
+		int ret;
+
+		while (o->name && o->letter != *p)
+			o++;
+		if (!o->name)
+			return unknown(table, arg, e);
+		ret = apply(table, o, seen, NULL, target, e);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+int opts_parse(const struct opt *table, int argc, char **argv, void *target, struct err *e)
+{
+	bool seen[OPTS_MAX] = {false};
+
+	for (size_t n = 0; table[n].name; n++)
+		assert(n < OPTS_MAX);
+	for (int i = 0; i < argc; i++) {
+		const struct opt *o = find_long(table, argv[i]);
+		const char *value;
+		int ret;
+
+		if (!o && argv[i][0] == '-' && argv[i][1] && argv[i][1] != '-') {
+			ret = letters(table, argv[i], seen, target, e);
+			if (ret)
+				return ret;
+			continue;
+		}
+		if (!o)
+			return unknown(table, argv[i], e);
+		value = strchr(argv[i], '=');
+		value = value ? value + 1 : NULL;
+		if (value && o->kind == OPT_FLAG)
+			return err_msg(e, -EINVAL, "--%s: takes no value", o->name);
+		if (!value && o->kind == OPT_VALUE) {
+			/* `--kernel --initrd x` forgot a value; `--cmdline "-- 3"` did not. */
+			if (i + 1 >= argc || find_long(table, argv[i + 1]))
+				return err_msg(e, -EINVAL, "--%s: the value (%s) is missing",
+					       o->name, o->arg);
+			value = argv[++i];
+		}
+		ret = apply(table, o, seen, value, target, e);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static void help_one(const struct opt *o, FILE *out)
+{
+	char left[80];
+	const char *p = o->help;
+	int n = 0;
+
+	if (o->letter)
+		n = snprintf(left, sizeof(left), "  -%c, --%s", o->letter, o->name);
+	else
+		n = snprintf(left, sizeof(left), "  --%s", o->name);
+	if (o->arg)
+		snprintf(left + n, sizeof(left) - (size_t)n, o->kind == OPT_MAYBE ? "[=%s]" : " %s",
+			 o->arg);
+	if (strlen(left) > HELP_COLUMN - 2) {
+		fprintf(out, "%s\n", left);
+		left[0] = '\0';
+	}
+	while (*p) {
+		int len = (int)strcspn(p, "\n");
+
+		fprintf(out, "%-*s%.*s\n", HELP_COLUMN, left, len, p);
+		left[0] = '\0';
+		p += len + (p[len] == '\n');
+	}
+}
+
+void opts_help(const struct opt *table, FILE *out)
+{
+	for (const struct opt *o = table; o->name; o++) {
+		if (o->kind == OPT_GROUP)
+			fprintf(out, "\n%s\n", o->name);
+		else if (o->help)
+			help_one(o, out);
+	}
+}
+
+/* ------------------------------------------------------------- k=v */
+
+/* Copies one item up to a comma outside quotes, quotes taken out; -EINVAL when one stays open. */
+static int item(const char **p, char *out)
+{
+	bool quoted = false;
+
+	for (; **p && (quoted || **p != ','); (*p)++) {
+		if (**p != '"') {
+			*out++ = **p;
+		} else if (quoted && (*p)[1] == '"') {
+			*out++ = '"';
+			(*p)++;
+		} else {
+			quoted = !quoted;
+		}
+	}
+	*out = '\0';
+	return quoted ? -EINVAL : 0;
+}
+
+static int kv_apply(const struct kv_key *keys, bool *seen, const char *key, const char *value,
+		    void *target, struct err *e)
+{
+	const char *names[OPTS_MAX + 1], *near;
+	size_t n = 0, at = OPTS_MAX;
+	int ret;
+
+	for (; keys[n].name; n++) {
+		assert(n < OPTS_MAX);
+		names[n] = keys[n].name;
+		if (!strcmp(key, keys[n].name))
+			at = n;
+	}
+	names[n] = NULL;
+	if (at == OPTS_MAX) {
+		near = opts_nearest(key, names);
+		return err_msg(e, -EINVAL, "unknown key \"%s\"%s%s%s", key,
+			       near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+	}
+	if (seen[at])
+		return err_msg(e, -EINVAL, "%s: given twice", key);
+	seen[at] = true;
+	if (!*value)
+		return err_msg(e, -EINVAL, "%s: the value is empty", key);
+	ret = keys[at].set(target, value, e);
+	return ret ? err_ctx(e, "%s", key) : 0;
+}
+
+/* Keys are letters, digits, '_' and '-': what starts otherwise, or has no '=', is a bare value. */
+static bool is_keyed(const char *p)
+{
+	size_t n = 0;
+
+	while (isalnum((unsigned char)p[n]) || p[n] == '_' || p[n] == '-')
+		n++;
+	return p[n] == '=';
+}
+
+int opts_kv(const struct kv_key *keys, const char *bare, const char *text, void *target,
+	    struct err *e)
+{
+	char *buf = malloc(strlen(text) + 1);
+	bool seen[OPTS_MAX] = {false};
+	const char *p = text;
+	int ret = 0;
+
+	if (!buf)
+		return err_msg(e, -ENOMEM, "out of memory");
+	while (!ret) {
+		bool keyed = is_keyed(p), first = p == text;
+
+		if (item(&p, buf))
+			ret = err_msg(e, -EINVAL, "a quote is not closed");
+		else if (keyed) {
+			char *eq = strchr(buf, '=');
+
+			*eq = '\0';
+			ret = kv_apply(keys, seen, buf, eq + 1, target, e);
+		} else if (first && bare)
+			ret = kv_apply(keys, seen, bare, buf, target, e);
+		else if (!*buf)
+			ret = err_msg(e, -EINVAL,
+				      "nothing stands between two commas or at the end");
+		else
+			ret = err_msg(e, -EINVAL, "\"%s\" is not key=value", buf);
+		if (!*p)
+			break;
+		p++;
+	}
+	free(buf);
+	return ret;
+}
+
+int opts_number(const char *text, unsigned long min, unsigned long max, unsigned long *ret,
+		struct err *e)
+{
+	unsigned long v = 0;
+	bool over = false;
+
+	if (!*text || text[strspn(text, "0123456789")])
+		return err_msg(e, -EINVAL, "not a number (%lu to %lu)", min, max);
+	for (; *text; text++) {
+		over |= __builtin_mul_overflow(v, 10ul, &v);
+		over |= __builtin_add_overflow(v, (unsigned long)(*text - '0'), &v);
+	}
+	if (over || v < min || v > max)
+		return err_msg(e, -ERANGE, "out of range (%lu to %lu)", min, max);
+	*ret = v;
+	return 0;
+}
+
+int opts_onoff(const char *text, bool *ret, struct err *e)
+{
+	if (strcmp(text, "on") && strcmp(text, "off"))
+		return err_msg(e, -EINVAL, "\"%s\" is neither on nor off", text);
+	*ret = !strcmp(text, "on");
+	return 0;
+}

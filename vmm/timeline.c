@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/timeline.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vmm/config.h"
+#include "vmm/stats.h"
+
+static const struct {
+	const char *key, *text;
+} stage_name[STAGES] = {
+	[STAGE_START] = {"start", "process started"},
+	[STAGE_VM] = {"vm", "VM created"},
+	[STAGE_MEMORY] = {"memory", "memory mapped"},
+	[STAGE_KERNEL] = {"kernel", "kernel loaded"},
+	[STAGE_RUN] = {"run", "first KVM_RUN"},
+	[STAGE_ENTRY] = {"entry", "kernel entered"},
+	[STAGE_CONSOLE] = {"console", "first console byte"},
+	[STAGE_INIT] = {"init", "init started"},
+	[STAGE_ROOT] = {"root", "root mounted"},
+	[STAGE_ROOT_INIT] = {"root_init", "root's init"},
+	[STAGE_END] = {"end", "machine ended"},
+};
+
+struct point {
+	uint64_t wall_ns; /* since the process started */
+	uint64_t cpu_ns;  /* user and system, all threads; guest time included */
+	struct stats stats;
+};
+
+static struct {
+	pthread_mutex_t lock; /* sources and counts; not taken when nobody wants a timeline */
+	uint64_t zero;        /* CLOCK_MONOTONIC at the start of the process */
+	bool wanted;
+	struct stats_src src[CONFIG_CPUS_MAX];
+	unsigned nsrc;
+	struct stats past; /* of machines that ended: a reboot adds up */
+	unsigned reached;  /* atomic: a bit a stage */
+	struct point at[STAGES];
+} tl = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+void timeline_begin(void)
+{
+	/* Between exec and main() there is nothing but the dynamic linker's CPU time. */
+	tl.zero = clock_ns(CLOCK_MONOTONIC) - clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+	tl.reached = 1u << STAGE_START;
+}
+
+void timeline_want(void)
+{
+	tl.wanted = true;
+}
+
+bool timeline_wanted(void)
+{
+	return tl.wanted;
+}
+
+void timeline_vcpu(int vcpu_fd)
+{
+	if (!tl.wanted)
+		return;
+	pthread_mutex_lock(&tl.lock);
+	if (tl.nsrc < CONFIG_CPUS_MAX)
+		stats_open(&tl.src[tl.nsrc++], vcpu_fd);
+	pthread_mutex_unlock(&tl.lock);
+}
+
+void timeline_vcpus_gone(void)
+{
+	pthread_mutex_lock(&tl.lock);
+	for (unsigned i = 0; i < tl.nsrc; i++) {
+		stats_add(&tl.src[i], &tl.past);
+		stats_close(&tl.src[i]);
+	}
+	tl.nsrc = 0;
+	pthread_mutex_unlock(&tl.lock);
+}
+
+void timeline_mark(enum stage s)
+{
+	struct point p = {
+		.wall_ns = clock_ns(CLOCK_MONOTONIC) - tl.zero,
+	};
+
+	if (timeline_reached(s))
+		return;
+	if (!tl.wanted) {
+		__atomic_fetch_or(&tl.reached, 1u << s, __ATOMIC_RELEASE);
+		return;
+	}
+	p.cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+	pthread_mutex_lock(&tl.lock);
+	p.stats = tl.past;
+	for (unsigned i = 0; i < tl.nsrc; i++)
+		stats_add(&tl.src[i], &p.stats);
+	if (!timeline_reached(s))
+		tl.at[s] = p;
+	__atomic_fetch_or(&tl.reached, 1u << s, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&tl.lock);
+}
+
+bool timeline_reached(enum stage s)
+{
+	return __atomic_load_n(&tl.reached, __ATOMIC_ACQUIRE) & (1u << s);
+}
+
+void timeline_print(void)
+{
+	fprintf(stderr, "%-20s %10s %8s %10s %9s %8s %8s %8s %8s\n", "stage", "ms", "+ms", "CPU ms",
+		"exits", "io", "mmio", "halt", "irq");
+	uint64_t last = 0;
+	for (int s = 0; s < STAGES; s++) {
+		const struct point *p = &tl.at[s];
+		if (!timeline_reached((enum stage)s))
+			continue;
+		fprintf(stderr, "%-20s %10.3f %8.3f %10.3f %9llu %8llu %8llu %8llu %8llu\n",
+			stage_name[s].text, (double)p->wall_ns / 1e6,
+			((double)p->wall_ns - (double)last) / 1e6, (double)p->cpu_ns / 1e6,
+			(unsigned long long)p->stats.n[0], (unsigned long long)p->stats.n[1],
+			(unsigned long long)p->stats.n[2], (unsigned long long)p->stats.n[3],
+			(unsigned long long)p->stats.n[4]);
+		last = p->wall_ns;
+	}
+}
+
+static json_t *point_json(enum stage s)
+{
+	const struct point *p = &tl.at[s];
+	json_t *exits = json_object();
+
+	for (int k = 0; k < STATS_KINDS; k++)
+		json_object_set_new(exits, stats_name[k], json_integer((json_int_t)p->stats.n[k]));
+	return json_pack("{s:s, s:I, s:I, s:o}", "stage", stage_name[s].key, "wall_ns",
+			 (json_int_t)p->wall_ns, "cpu_ns", (json_int_t)p->cpu_ns, "exits", exits);
+}
+
+int timeline_write(const char *path, struct err *e)
+{
+	char tmp[4096];
+	json_t *list = json_array();
+
+	for (int s = 0; s < STAGES; s++)
+		if (timeline_reached((enum stage)s))
+			json_array_append_new(list, point_json((enum stage)s));
+	json_t *doc = json_pack("{s:o}", "stages", list);
+	int r = 0;
+	if (snprintf(tmp, sizeof(tmp), "%s.%d", path, (int)getpid()) >= (int)sizeof(tmp))
+		r = err_msg(e, -ENAMETOOLONG, "timeline %s: name too long", path);
+	else if (!doc || json_dump_file(doc, tmp, JSON_INDENT(2)) < 0 || rename(tmp, path) < 0) {
+		r = err_sys(e, "timeline %s", path);
+		unlink(tmp);
+	}
+	json_decref(doc);
+	return r;
+}

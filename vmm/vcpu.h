@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A vCPU and its thread. The thread owns the vCPU: all its ioctls are made
+ * there (set-up excepted). Exits go to the buses; what ends the machine goes to
+ * the power sink.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include "vmm/bus.h"
+#include "vmm/err.h"
+#include "vmm/gmem.h"
+#include "vmm/kvm.h"
+#include "vmm/power.h"
+
+/* How the boot processor enters the kernel. */
+struct vcpu_entry {
+	enum { ENTRY_NONE, ENTRY_LONG64, ENTRY_PROT32 } mode;
+	gpa_t ip;
+	gpa_t arg; /* LONG64: RSI (zero page); PROT32: RBX (PVH start info) */
+};
+
+struct vcpu;
+
+struct vcpu_env {
+	struct vm *vm;
+	struct bus *pio, *mmio;
+	struct power_sink power;
+	unsigned ncpus;
+};
+
+int vcpu_new(struct vcpu **ret, unsigned index, const struct vcpu_env *env, struct err *e);
+void vcpu_free(struct vcpu *v); /* stopped before; accepts NULL */
+
+/* Registers, CPUID, MSRs as the boot protocol wants them; @entry->mode ENTRY_NONE for the others. */
+int vcpu_setup(struct vcpu *v, const struct vcpu_entry *entry, struct err *e);
+
+int vcpu_start(struct vcpu *v, struct err *e); /* a thread of its own, "vcpuN" */
+void vcpu_kick(struct vcpu *v);                /* asks it to leave KVM_RUN and end */
+void vcpu_join(struct vcpu *v);
+
+#endif
