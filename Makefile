@@ -65,8 +65,106 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 .PHONY: units
 units: $(UNITS)
 
+# ---------------------------------------------------------------- targets
+
+DEPS = tools/deps
+
+.PHONY: deps
+deps: ## install what building, testing and the demo need (Debian, Ubuntu; root)
+	@$(DEPS) build test
+
+.PHONY: demo
+demo: ## boot a stock Debian kernel from a disk image to a shell, and show the boot timeline
+	@$(DEPS) build test
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(BUILD) tools/demo
+
+.PHONY: test
+test: ## all tests; on a host without hardware KVM the boots run in a nested host
+	@$(DEPS) build test lint
+	@$(MAKE) --no-print-directory all units payload
+	@$(MAKE) --no-print-directory SAN=address,undefined all units payload
+	@tests/run.py --build $(abspath $(BUILD))
+
+.PHONY: soak
+soak: ## the long loads
+	@$(DEPS) build test
+	@$(MAKE) --no-print-directory all payload
+	@tests/run.py --build $(abspath $(BUILD)) soak
+
+.PHONY: bench
+bench: ## side by side with QEMU; prints the tables of tests/bench/README.md
+	@$(DEPS) build test
+	@$(MAKE) --no-print-directory all
+	@tests/bench/run.py --build $(abspath $(BUILD))
+
+# Freestanding guests for the native tests.
+PAYLOADS := $(patsubst tests/native/payload/%.c,$(BUILD)/payload/%.elf,$(wildcard tests/native/payload/guest_*.c))
+PAYLOAD_SRCS := $(filter-out tests/native/payload/guest_%,$(wildcard tests/native/payload/*.c tests/native/payload/*.S))
+PAYLOAD_CFLAGS := -std=gnu11 -O1 $(WARN) -I. -ffreestanding -nostdlib -static -fno-pie -no-pie \
+	-mno-red-zone -mgeneral-regs-only -mcmodel=kernel -fno-stack-protector -fno-asynchronous-unwind-tables \
+	-Wl,-n -Wl,--build-id=none -Wl,-T,tests/native/payload/payload.ld
+
+.PHONY: payload
+payload: $(PAYLOADS)
+
+$(BUILD)/payload/%.elf: tests/native/payload/%.c $(PAYLOAD_SRCS) $(wildcard tests/native/payload/*.h tests/native/payload/*.ld)
+	@mkdir -p $(@D)
+	$(call say,GUEST,$@)gcc $(PAYLOAD_CFLAGS) -o $@ $< $(PAYLOAD_SRCS)
+
+# Fuzzing needs clang; each target runs FUZZ_SECONDS on the corpus in build-fuzz/corpus.
+FUZZ_SECONDS ?= 60
+FUZZ_CC ?= clang
+FUZZ_BUILD := build-fuzz
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZ_SECONDS (60)
+	@$(DEPS) build lint
+	@$(MAKE) --no-print-directory CC=$(FUZZ_CC) BUILD=$(FUZZ_BUILD) \
+		CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' \
+		fuzzers
+	@tests/fuzz/run.sh $(FUZZ_BUILD) $(FUZZ_SECONDS)
+
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(LIB) $(ALL_LDFLAGS) $(LIBS)
+
+.PHONY: coverage
+coverage: ## line coverage of the unit and native tests (gcovr)
+	@$(DEPS) build test lint
+	@$(MAKE) --no-print-directory BUILD=build-cov CFLAGS='-O0 -g --coverage' LDFLAGS=--coverage all units payload
+	@find build-cov -name '*.gcda' -delete
+	@tests/run.py --build $(abspath build-cov) unit native
+	@gcovr -r . --object-directory build-cov -e tests --gcov-ignore-parse-errors -s | tee build-cov/coverage.txt
+
+C_FILES = $(shell git ls-files '*.c' '*.h')
+.PHONY: lint
+lint: ## clang-format, cppcheck, shellcheck
+	@$(DEPS) build lint
+	@clang-format --dry-run -Werror $(C_FILES)
+	@cppcheck -q --std=c11 --error-exitcode=1 --inline-suppr --suppressions-list=.cppcheck \
+		--enable=warning,portability -I. -DINIT_PATH= $(filter-out tests/%,$(filter %.c,$(C_FILES)))
+	@shellcheck $(shell git ls-files | xargs grep -lE '^\#!.*(bash|sh)$$')
+	@echo 'lint: clean'
+
+.PHONY: install
+install: all ## install mvm below DESTDIR/PREFIX
+	install -D -m 755 -s $(BUILD)/mvm $(DESTDIR)$(PREFIX)/bin/mvm
+
+.PHONY: size
+size: $(BUILD)/mvm ## bytes of the stripped binary
+	@strip -o $(BUILD)/mvm.stripped $< && stat -c '%s bytes stripped' $(BUILD)/mvm.stripped
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf build build-san build-fuzz build-cov
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+	@echo
+	@echo '  CC=gcc|clang  SAN=address,undefined  BUILD=DIR  V=1  DESTDIR= PREFIX='
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

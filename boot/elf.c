@@ -112,8 +112,8 @@ static int walk_headers(struct kernel *k, const Elf64_Ehdr *h, int *ret_pvh, uin
 		Elf64_Phdr p;
 		uint64_t off = h->e_phoff + i * sizeof(p);
 
-		/* i is small, so a sum that wrapped is below e_phoff. */
-		if (off < h->e_phoff || kernel_read(k, off, &p, sizeof(p)))
+		/* The first read bounds e_phoff by the file, so later sums cannot wrap. */
+		if (kernel_read(k, off, &p, sizeof(p)))
 			return err_msg(e, -ENOEXEC,
 				       "truncated: its %llu bytes end before its program headers",
 				       (unsigned long long)k->len);

@@ -214,7 +214,7 @@ static int build_all(struct build *b, const struct initramfs_args *a)
 {
 	struct cpio *c = &b->cpio;
 	int r = cpio_add(c, "init", S_IFREG | 0755, guest_init_start,
-			 (size_t)(guest_init_end - guest_init_start));
+			 (uintptr_t)guest_init_end - (uintptr_t)guest_init_start);
 
 	if (!r)
 		r = cpio_add(c, "dev", S_IFDIR | 0755, NULL, 0);

@@ -57,7 +57,8 @@ struct modtree; /* what a module directory's index files say */
 int modtree_open(struct modtree **ret, const char *dir, struct err *e);
 void modtree_free(struct modtree *t); /* accepts NULL */
 
-/* The same from memory, for tests and fuzzing; copied. Any of them may be NULL; all files are hostile. */
+/* The same from memory, for tests and fuzzing; copied. Any of them may be NULL; all files are
+ * hostile. */
 struct modtexts {
 	const char *dep, *builtin, *softdep, *alias;
 };
@@ -67,14 +68,15 @@ int modtree_resolve(struct modtree *t, const char *const *want, struct modlist *
 int modlist_resolve(struct modlist *ret, const char *dir, const char *const *want, struct err *e);
 void modlist_fini(struct modlist *m);
 
-/* What the root file system at the start of @fd is: "ext4", "btrfs", "xfs", "erofs", "squashfs", or NULL. */
+/* What the root file system at the start of @fd is: "ext4", "btrfs", "xfs", "erofs", "squashfs", or
+ * NULL. */
 const char *fs_probe(int fd);
 
 struct initramfs_args {
 	const char *modules; /* directory, or NULL: the kernel has what it needs built in */
 	bool mmio;           /* virtio over MMIO: its transport module too */
 	bool root;           /* a root disk is there */
-	const char *rootfs;  /* its file system; NULL: unknown, all that are known are taken along */
+	const char *rootfs; /* its file system; NULL: unknown, all that are known are taken along */
 };
 int initramfs_build(struct cpio *ret, const struct initramfs_args *a, struct err *e);
 

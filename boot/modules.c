@@ -417,8 +417,10 @@ static int index_all(struct modtree *t, struct err *e)
 int modtree_open(struct modtree **ret, const char *dir, struct err *e)
 {
 	struct modtree *t = calloc(1, sizeof(*t));
+	struct err own = {0};
 	int r;
 
+	e = e ? e : &own;
 	if (!t || !(t->dir = strdup(dir))) {
 		free(t);
 		return err_msg(e, -ENOMEM, "out of memory");
@@ -426,7 +428,7 @@ int modtree_open(struct modtree **ret, const char *dir, struct err *e)
 	t->dep = text_read(dir, "modules.dep", e);
 	t->builtin = text_read(dir, "modules.builtin", NULL);
 	t->softdep = text_read(dir, "modules.softdep", NULL);
-	r = t->dep ? index_all(t, e) : e ? e->code : -ENOENT;
+	r = t->dep ? index_all(t, e) : e->code;
 	if (r) {
 		modtree_free(t);
 		return r;

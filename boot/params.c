@@ -99,8 +99,10 @@ static struct size_text size_text(uint64_t n)
 {
 	struct size_text t;
 
-	if (n < 1 << 20)
-		snprintf(t.s, sizeof(t.s), "%llu bytes", (unsigned long long)n);
+	if (n < 1 << 10)
+		snprintf(t.s, sizeof(t.s), "%llu byte%s", (unsigned long long)n, n == 1 ? "" : "s");
+	else if (n < 1 << 20)
+		snprintf(t.s, sizeof(t.s), "%.1f KiB", (double)n / (1 << 10));
 	else
 		snprintf(t.s, sizeof(t.s), "%.1f MiB", (double)n / (1 << 20));
 	return t;

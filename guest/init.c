@@ -20,7 +20,7 @@ static void mount_api(const char *type, const char *dir)
 	if (mount(type, dir, type, MS_NOSUID | (strcmp(type, "devtmpfs") ? MS_NOEXEC : 0), NULL) <
 		    0 &&
 	    errno != EBUSY)
-		say("cannot mount ", type, " on ", dir, ": ", strerror(errno), NULL);
+		say("cannot mount ", type, " on ", dir, ": ", strerror(errno));
 }
 
 /* The next word; double quotes hold blanks together, as the kernel reads its parameters. */
@@ -81,10 +81,11 @@ static void stdio_reserve(void)
 
 static void stdio_console(void)
 {
-	int fd = open("/dev/console", O_RDWR | O_NOCTTY);
+	int fd = open("/dev/console", O_RDWR | O_NOCTTY | O_NONBLOCK);
 
 	if (fd < 0)
 		return;
+	fcntl(fd, F_SETFL, O_RDWR);
 	for (int i = 0; i < 3; i++)
 		dup2(fd, i);
 	if (fd > 2)
@@ -99,7 +100,7 @@ static void run(const char *path, char **argv, bool asked)
 	mark(MARK_ROOT_INIT);
 	argv[0] = (char *)(uintptr_t)path;
 	execv(path, argv);
-	say("cannot run ", path, ": ", strerror(errno), NULL);
+	say("cannot run ", path, ": ", strerror(errno));
 }
 
 int main(int argc, char **argv)
@@ -124,7 +125,7 @@ int main(int argc, char **argv)
 	root_switch();
 	if (o.init) {
 		run(o.init, argv, true);
-		die("the init that init= names cannot be run", NULL);
+		die("the init that init= names cannot be run");
 	}
 	if (!o.shell) {
 		run("/sbin/init", argv, false);

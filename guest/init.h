@@ -24,14 +24,16 @@ struct options {
 void mark(uint8_t stage);
 
 /*
- * say.c. A line made of the strings given, up to a NULL, after "mvm: ". Until
- * say_console() the kernel's log takes them, which shows them on a console that
- * comes up later too.
+ * say.c. A line made of the strings given, after "mvm: ". Until say_console()
+ * the kernel's log takes them, which shows them on a console that comes up
+ * later too.
  */
-void say(const char *first, ...) __attribute__((sentinel));
+#define say(...) say_parts((const char *const[]){__VA_ARGS__, NULL})
+#define die(...) die_parts((const char *const[]){__VA_ARGS__, NULL}) /* says why, powers off */
+void say_parts(const char *const *part);
+_Noreturn void die_parts(const char *const *part);
 void say_console(void);
 void say_drain(void); /* waits, at most a second, until the console has taken all */
-_Noreturn void die(const char *first, ...) __attribute__((sentinel)); /* says why, powers off */
 
 /* file.c */
 char *file_read(const char *path, size_t max,

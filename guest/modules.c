@@ -28,8 +28,7 @@ static void module_load(const char *path)
 		bool cannot = packed && (errno == EINVAL || errno == EOPNOTSUPP);
 
 		say("module ", path, ": ", strerror(errno),
-		    cannot ? " (can this kernel unpack modules, CONFIG_MODULE_DECOMPRESS?)" : "",
-		    NULL);
+		    cannot ? " (can this kernel unpack modules, CONFIG_MODULE_DECOMPRESS?)" : "");
 	}
 	if (fd >= 0)
 		close(fd);

@@ -42,21 +42,18 @@ static int mount_type(const char *dev, const char *type, const struct options *o
 static const char *probe(const char *dev)
 {
 	const struct fsmagic *m;
+	char names[200];
 	int fd = open(dev, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0)
-		die("cannot read the root ", dev, ": ", strerror(errno), NULL);
+		die("cannot read the root ", dev, ": ", strerror(errno));
 	m = fsmagic_probe(fd);
 	close(fd);
-	if (!m) {
-		char names[200];
-
-		disk_names(names, sizeof(names));
-		die("no ext4, btrfs, xfs, erofs or squashfs on the root ", dev,
-		    " (if it has partitions, give the right one with root=; there are", names, ")",
-		    NULL);
-	}
-	return m->name;
+	if (m)
+		return m->name;
+	disk_names(names, sizeof(names));
+	die("no ext4, btrfs, xfs, erofs or squashfs on the root ", dev,
+	    " (if it has partitions, give the right one with root=; there are", names, ")");
 }
 
 void root_mount(const struct options *o)
@@ -66,14 +63,13 @@ void root_mount(const struct options *o)
 
 	if (!o->root && access(root, F_OK) < 0)
 		die("there is no root file system: give mvm --rootfs IMAGE, or root=DEVICE on the "
-		    "kernel's command line",
-		    NULL);
+		    "kernel's command line");
 	if (!disk_wait(root, dev, sizeof(dev))) {
 		char names[200];
 
 		disk_names(names, sizeof(names));
 		die("the root ", root, " did not appear within " DISK_WAIT_S " s; block devices:",
-		    *names ? names : " none", NULL);
+		    *names ? names : " none");
 	}
 	strncpy(types, o->fstype ? o->fstype : probe(dev), sizeof(types) - 1);
 	mkdir("/root", 0755);
@@ -81,9 +77,9 @@ void root_mount(const struct options *o)
 		if (!mount_type(dev, type, o))
 			return;
 		say("cannot mount the root ", dev, " as ", type, ": ", strerror(errno),
-		    errno == ENODEV ? " (this kernel has no such file system)" : "", NULL);
+		    errno == ENODEV ? " (this kernel has no such file system)" : "");
 	}
-	die("the root ", dev, " could not be mounted", NULL);
+	die("the root ", dev, " could not be mounted");
 }
 
 /* Removes what is below fd on its own file system; closes fd. */
@@ -118,7 +114,7 @@ static void move(const char *from, const char *to)
 	if (access(to, F_OK) < 0)
 		mkdir(to, 0755);
 	if (mount(from, to, NULL, MS_MOVE, NULL) < 0) {
-		say("the root has no place for ", from, ": ", strerror(errno), NULL);
+		say("the root has no place for ", from, ": ", strerror(errno));
 		umount2(from, MNT_DETACH);
 	}
 }
@@ -138,5 +134,5 @@ void root_switch(void)
 		empty(old, st.st_dev);
 	if (chdir("/root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
 	    chdir("/") < 0)
-		die("cannot switch to the root: ", strerror(errno), NULL);
+		die("cannot switch to the root: ", strerror(errno));
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -49,17 +48,17 @@ static void say_kmsg(const char *line, size_t n)
 	close(fd);
 }
 
-static void say_va(const char *first, va_list ap)
+void say_parts(const char *const *part)
 {
 	char line[512] = "mvm: ";
 	size_t n = 5;
 
-	for (const char *s = first; s; s = va_arg(ap, const char *)) {
-		size_t len = strlen(s);
+	for (; *part; part++) {
+		size_t len = strlen(*part);
 
 		if (len > sizeof(line) - 2 - n)
 			len = sizeof(line) - 2 - n;
-		memcpy(line + n, s, len);
+		memcpy(line + n, *part, len);
 		n += len;
 	}
 	line[n++] = '\n';
@@ -67,15 +66,6 @@ static void say_va(const char *first, va_list ap)
 		console = open("/dev/console", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (console < 0 || !write_all(console, line, n))
 		say_kmsg(line, n);
-}
-
-void say(const char *first, ...)
-{
-	va_list ap;
-
-	va_start(ap, first);
-	say_va(first, ap);
-	va_end(ap);
 }
 
 void say_console(void)
@@ -94,13 +84,9 @@ void say_drain(void)
 	}
 }
 
-void die(const char *first, ...)
+void die_parts(const char *const *part)
 {
-	va_list ap;
-
-	va_start(ap, first);
-	say_va(first, ap);
-	va_end(ap);
+	say_parts(part);
 	mark(MARK_FAILED);
 	say_drain();
 	sync();

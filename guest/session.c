@@ -40,6 +40,16 @@ static bool shell_there(void)
 	return false;
 }
 
+/* Without O_NONBLOCK a serial line that has no carrier would keep open() waiting. */
+static int tty_try(const char *path)
+{
+	int fd = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK);
+
+	if (fd >= 0)
+		fcntl(fd, F_SETFL, O_RDWR);
+	return fd;
+}
+
 /* /dev/console cannot be a controlling terminal; the device behind it, named last, can. */
 static int tty_open(void)
 {
@@ -50,9 +60,9 @@ static int tty_open(void)
 	if (file_line("/sys/class/tty", "console", "active", names, sizeof(names)) && *names) {
 		last = strrchr(names, ' ');
 		strcat(path, last ? last + 1 : names);
-		fd = open(path, O_RDWR | O_NOCTTY);
+		fd = tty_try(path);
 	}
-	return fd >= 0 ? fd : open("/dev/console", O_RDWR | O_NOCTTY);
+	return fd >= 0 ? fd : tty_try("/dev/console");
 }
 
 static void environment(void)
@@ -85,7 +95,7 @@ static _Noreturn void shell(const sigset_t *mask)
 	for (size_t i = 0; i < SHELLS; i++) {
 		execl(shells[i].path, shells[i].arg0, shells[i].arg1, NULL);
 		if (errno != ENOENT)
-			say("cannot run ", shells[i].path, ": ", strerror(errno), NULL);
+			say("cannot run ", shells[i].path, ": ", strerror(errno));
 	}
 	_exit(127);
 }
@@ -139,7 +149,7 @@ static int signals_open(sigset_t *ret_old)
 	reboot(RB_DISABLE_CAD);
 	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd < 0)
-		die("signalfd: ", strerror(errno), NULL);
+		die("signalfd: ", strerror(errno));
 	return fd;
 }
 
@@ -153,8 +163,7 @@ void session_run(void)
 
 	if (!shell_there())
 		die("the root has neither an init (/sbin/init, /etc/init, /bin/init) nor a shell "
-		    "(/bin/bash, /bin/sh); name another program with init=",
-		    NULL);
+		    "(/bin/bash, /bin/sh); name another program with init=");
 	mounts();
 	p[0].fd = signals_open(&old);
 	for (size_t i = 0; i < n; i++)
@@ -164,7 +173,7 @@ void session_run(void)
 	mark(MARK_ROOT_INIT);
 	pid = fork();
 	if (pid < 0)
-		die("cannot start a shell: fork: ", strerror(errno), NULL);
+		die("cannot start a shell: fork: ", strerror(errno));
 	if (!pid)
 		shell(&old);
 	for (;;) {

@@ -38,13 +38,11 @@ static void finish_head(struct aio *a, long res)
 	op->done(op, res);
 }
 
-/* Collects what the kernel may get now; operations cancelled meanwhile end here. */
-static unsigned collect(struct aio *a, struct iocb **list)
+/* What the kernel may get now, up to an operation that was cancelled. */
+static unsigned collect(const struct aio *a, struct iocb **list)
 {
 	unsigned n = 0, room = a->depth - a->in_flight;
 
-	while (a->head && a->head->cancelled)
-		finish_head(a, -ECANCELED);
 	for (struct aio_op *op = a->head; op && n < BATCH && n < room; op = op->next) {
 		if (op->cancelled)
 			break;
@@ -56,26 +54,43 @@ static unsigned collect(struct aio *a, struct iocb **list)
 }
 
 /*
- * done() may add operations, at the tail. io_submit fails only for the first of
- * its list. EAGAIN is for lack of resources: they come back with a completion,
- * and when nothing is in flight the owner has to do it otherwise.
+ * io_submit fails for the first of its list alone. EAGAIN is for lack of
+ * resources: they come back with a completion, and when nothing is in flight the
+ * owner has to do it otherwise.
  */
-void aio_kick(struct aio *a)
+static bool submit(struct aio *a, struct iocb **list, unsigned n, bool *ended)
+{
+	int r = io_submit(a->ctx, (long)n, list);
+
+	if (r == -EAGAIN && a->in_flight)
+		return false;
+	if (r <= 0 && r != -EINTR) {
+		finish_head(a, r ? r : -EAGAIN);
+		*ended = true;
+	}
+	for (int i = 0; i < r; i++)
+		a->head = a->head->next;
+	if (r > 0)
+		a->in_flight += (unsigned)r;
+	return true;
+}
+
+/* done() may add operations, at the tail. */
+bool aio_kick(struct aio *a)
 {
 	struct iocb *list[BATCH];
-	unsigned n;
+	bool ended = false;
 
-	while ((n = collect(a, list)) > 0) {
-		int r = io_submit(a->ctx, (long)n, list);
+	for (;;) {
+		if (a->head && a->head->cancelled) {
+			finish_head(a, -ECANCELED);
+			ended = true;
+			continue;
+		}
+		unsigned n = collect(a, list);
 
-		if (r == -EAGAIN && a->in_flight)
-			break;
-		if (r <= 0 && r != -EINTR)
-			finish_head(a, r ? r : -EAGAIN);
-		for (int i = 0; i < r; i++)
-			a->head = a->head->next;
-		if (r > 0)
-			a->in_flight += (unsigned)r;
+		if (!n || !submit(a, list, n, &ended))
+			return ended;
 	}
 }
 
@@ -121,7 +136,6 @@ static void aio_event(void *arg, uint32_t events)
 
 bool aio_wait(struct aio *a)
 {
-	aio_kick(a);
 	if (!a->in_flight)
 		return false;
 	while (reap(a, 1) == -EINTR)

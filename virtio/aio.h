@@ -20,10 +20,12 @@
 struct aio;
 
 struct aio_op {
-	struct iocb iocb; /* prepared by the caller: io_prep_preadv, io_prep_pwritev, aio_rw_flags */
-	/* Bytes, or a negative errno; -EAGAIN: not now. May call aio_add; aio_kick follows the batch. */
+	struct iocb
+		iocb; /* prepared by the caller: io_prep_preadv, io_prep_pwritev, aio_rw_flags */
+	/* Bytes, or a negative errno; -EAGAIN: not now. May call aio_add; aio_kick follows the
+	 * batch. */
 	void (*done)(struct aio_op *op, long res);
-	bool cancelled;	     /* set by the caller: if not submitted yet, done(-ECANCELED) */
+	bool cancelled;      /* set by the caller: if not submitted yet, done(-ECANCELED) */
 	struct aio_op *next; /* private */
 };
 
@@ -32,9 +34,11 @@ int aio_new(struct aio **ret, unsigned depth, struct loop *l, loop_fn *batch, vo
 void aio_free(struct aio *a); /* nothing is in flight; accepts NULL */
 
 void aio_add(struct aio *a, struct aio_op *op);
-void aio_kick(struct aio *a);
 
-/* Blocks until something has completed and calls done(); false: nothing is in flight. */
+/* True: an operation ended in it, cancelled or refused. */
+bool aio_kick(struct aio *a);
+
+/* Blocks until something has completed and calls done(); false: the kernel has nothing. */
 bool aio_wait(struct aio *a);
 
 #endif

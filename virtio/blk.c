@@ -241,8 +241,7 @@ int blk_new(struct blk **ret, const struct disk_config *c, unsigned index, unsig
 		return r;
 	}
 	snprintf(b->name, sizeof(b->name), "disk%u", index);
-	memcpy(b->id, c->serial[0] ? c->serial : b->name,
-	       strnlen(c->serial[0] ? c->serial : b->name, sizeof(b->id)));
+	snprintf(b->id, sizeof(b->id), "%s", c->serial[0] ? c->serial : b->name);
 	b->writethrough = c->writethrough;
 	b->sectors = b->im->size / BLK_SECTOR;
 	b->v.offered = features(b->im, queues);

@@ -30,9 +30,9 @@ struct blk {
 	struct virtio v;
 	struct image *im;
 	char name[16];
-	char id[VIRTIO_BLK_ID_BYTES]; /* padded with NULs, not always ended by one */
+	char id[VIRTIO_BLK_ID_BYTES + 1]; /* padded with NULs */
 	uint64_t sectors;
-	bool through;	   /* a write is on stable storage before it completes */
+	bool through;      /* a write is on stable storage before it completes */
 	bool writethrough; /* what the user asked for at first */
 	bool wce_written;  /* the driver chose since the last reset */
 	struct blk_queue queue[VIRTIO_QUEUES_MAX];

@@ -109,8 +109,8 @@ static uint8_t status_of(int err)
 static void complain(struct blk *b, const struct image_req *io, int err)
 {
 	static const char *const what[] = {
-		[IMAGE_READ] = "read",	     [IMAGE_WRITE] = "write",
-		[IMAGE_FLUSH] = "flush",     [IMAGE_DISCARD] = "discard",
+		[IMAGE_READ] = "read",           [IMAGE_WRITE] = "write",
+		[IMAGE_FLUSH] = "flush",         [IMAGE_DISCARD] = "discard",
 		[IMAGE_ZEROES] = "write zeroes",
 	};
 

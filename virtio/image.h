@@ -68,8 +68,8 @@ struct image {
 	char *path;
 	bool readonly;
 	bool can_discard;
-	uint64_t size;	   /* bytes */
-	uint32_t physical; /* bytes: a write not aligned to it costs a read; a power of two */
+	uint64_t size;           /* bytes */
+	uint32_t physical;       /* bytes: a write not aligned to it costs a read; a power of two */
 	uint32_t io_min, io_opt; /* bytes; 0: nothing known */
 };
 

@@ -14,12 +14,12 @@
 #include "vmm/err.h"
 
 struct image_file {
-	int fd;	    /* O_DIRECT when that was asked for */
+	int fd;     /* O_DIRECT when that was asked for */
 	int cached; /* through the page cache; the same as fd without O_DIRECT */
 	bool direct, block, can_discard;
-	uint64_t size;		      /* bytes, a multiple of 512 */
-	uint32_t physical;	      /* bytes, a power of two from 512 up */
-	uint32_t io_min, io_opt;      /* bytes; 0: nothing known */
+	uint64_t size;                 /* bytes, a multiple of 512 */
+	uint32_t physical;             /* bytes, a power of two from 512 up */
+	uint32_t io_min, io_opt;       /* bytes; 0: nothing known */
 	uint32_t mem_align, off_align; /* of O_DIRECT; 1 without it */
 };
 

@@ -227,14 +227,8 @@ static void pump(struct raw *w)
 {
 	struct image_req *r;
 
-	while ((r = w->waiting)) {
-		if (!cancelled(r) && !may_start(w, r->alone))
-			return;
+	while ((r = w->waiting) && may_start(w, r->alone)) {
 		w->waiting = r->next;
-		if (cancelled(r)) {
-			w->im.owner.done(w->im.owner.arg, r, -ECANCELED);
-			continue;
-		}
 		w->changing++;
 		w->alone = r->alone;
 		go(w, r);
@@ -279,7 +273,10 @@ static bool raw_wait(struct image *im)
 {
 	struct raw *w = to_raw(im);
 
-	return workers_wait(&w->group) || (w->aio && aio_wait(w->aio));
+	/* What the kernel refuses ends in the kick or is a worker's from here on. */
+	bool some = w->aio && aio_kick(w->aio);
+
+	return workers_wait(&w->group) || (w->aio && aio_wait(w->aio)) || some;
 }
 
 static void raw_free(struct image *im)

@@ -64,8 +64,6 @@ static int build_virtio(struct machine *m, struct err *e)
 		if (r == 0)
 			r = attach(m, console_virtio(m->console), e);
 	}
-	if (r == 0 && h->cfg->ndisks)
-		r = workers_new(&m->workers, MACHINE_WORKERS, e);
 	for (unsigned i = 0; r == 0 && i < h->cfg->ndisks; i++)
 		r = build_disk(m, i, e);
 	if (r == 0)
@@ -127,7 +125,9 @@ static int build_devices(struct machine *m, struct err *e)
 {
 	int r = 0;
 
-	if (m->host->cfg->transport == TRANSPORT_PCI)
+	if (m->host->cfg->ndisks)
+		r = workers_new(&m->workers, MACHINE_WORKERS, e);
+	if (r == 0 && m->host->cfg->transport == TRANSPORT_PCI)
 		r = pci_bus_new(&m->pci, m->pio, m->mmio, m->host->loop, &m->window, e);
 	if (r == 0)
 		r = platform_build(m, e);
@@ -191,6 +191,12 @@ int machine_build(struct machine *m, const struct host *h, struct err *e)
 
 /* ---------------------------------------------------------- life cycle */
 
+static void *settle_thread(void *arg)
+{
+	gmem_settle(arg);
+	return NULL;
+}
+
 int machine_start(struct machine *m, struct err *e)
 {
 	int r = 0;
@@ -200,6 +206,10 @@ int machine_start(struct machine *m, struct err *e)
 	/* The boot processor last: the others only wait for it. */
 	for (unsigned i = m->host->cfg->cpus; r == 0 && i > 0; i--)
 		r = vcpu_start(m->vcpu[i - 1], e);
+	if (r == 0)
+		m->settling = pthread_create(&m->settler, NULL, settle_thread, m->gm) == 0;
+	if (r == 0 && !m->settling)
+		gmem_settle(m->gm);
 	return r;
 }
 
@@ -218,6 +228,8 @@ static void stop_vcpus(struct machine *m)
 void machine_destroy(struct machine *m)
 {
 	stop_vcpus(m);
+	if (m->settling)
+		pthread_join(m->settler, NULL);
 	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
 		if (m->blk_loop[i])
 			loop_join(m->blk_loop[i]);

@@ -2,8 +2,10 @@
 #include "vmm/cmd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vmm/log.h"
 #include "vmm/machine.h"
@@ -113,11 +115,16 @@ static int set_no_reboot(void *c, const char *v, struct err *e)
 	return 0;
 }
 
-static int set_timeline(void *c, const char *v, struct err *e)
+/* Both forms may stand, each once. */
+static int set_timeline(void *arg, const char *v, struct err *e)
 {
+	struct config *c = arg;
+
+	if (v ? c->timeline_file != NULL : c->timeline)
+		return err_msg(e, -EINVAL, "given twice");
 	if (v)
-		return config_string(&((struct config *)c)->timeline_file, v, e);
-	((struct config *)c)->timeline = true;
+		return config_string(&c->timeline_file, v, e);
+	c->timeline = true;
 	return 0;
 }
 
@@ -228,12 +235,21 @@ int cmd_boot_parse(int argc, char **argv, struct config *c, struct err *e)
 	return opts_parse(boot_options, argc, argv, c, e);
 }
 
+/* Started without standard files, /dev/kvm would become one and be printed to. */
+static void standard_files(void)
+{
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			exit(EXIT_VMM);
+}
+
 int cmd_boot(int argc, char **argv)
 {
 	struct config c;
 	struct err e = {0};
 	int ret;
 
+	standard_files();
 	config_init(&c);
 	ret = cmd_boot_parse(argc - 1, argv + 1, &c, &e);
 	if (ret == OPTS_STOP) {

@@ -94,7 +94,8 @@ static bool tell_kind(void)
 		     "not run on it");
 		return false;
 	default:
-		tell(MISSING, "see above; without it nothing can boot here", "KVM: %s", e.text);
+		tell(MISSING, "until then, the nested test host: tools/testhost run -- COMMAND",
+		     "KVM: %s", e.text);
 		return false;
 	}
 }

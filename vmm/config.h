@@ -29,12 +29,12 @@ struct char_config {
 
 struct disk_config {
 	char *path;
-	char *id;           /* NULL: none given */
-	char serial[21];    /* VIRTIO_BLK_ID_BYTES and a NUL; "" = derived from the order */
+	char *id;        /* NULL: none given */
+	char serial[21]; /* VIRTIO_BLK_ID_BYTES and a NUL; "" = derived from the order */
 	bool readonly;
-	bool direct;        /* O_DIRECT */
-	bool writethrough;  /* start without a volatile write cache */
-	uint16_t queues;    /* 0: one a vCPU, at most 8 */
+	bool direct;         /* O_DIRECT */
+	bool writethrough;   /* start without a volatile write cache */
+	uint16_t queues;     /* 0: one a vCPU, at most 8 */
 	uint16_t queue_size; /* 0: 256; a power of two, 2 to CONFIG_QUEUE_MAX */
 };
 

@@ -2,6 +2,7 @@
 #include "vmm/cpuid_x86_64.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -24,9 +25,12 @@
 #define F1_EDX_HTT (1u << 28)
 #define APIC_BUS_KHZ 1000000u /* KVM's local APIC timer counts nanoseconds */
 
+_Static_assert(offsetof(struct cpuid_table, entry) == offsetof(struct kvm_cpuid2, entries),
+	       "the ioctls take a struct kvm_cpuid2");
+
 static struct kvm_cpuid_entry2 *find(struct cpuid_table *t, uint32_t leaf, uint32_t index)
 {
-	for (uint32_t i = 0; i < t->head.nent; i++)
+	for (uint32_t i = 0; i < t->nent; i++)
 		if (t->entry[i].function == leaf && t->entry[i].index == index)
 			return &t->entry[i];
 	return NULL;
@@ -36,9 +40,9 @@ static struct kvm_cpuid_entry2 *find_or_add(struct cpuid_table *t, uint32_t leaf
 {
 	struct kvm_cpuid_entry2 *c = find(t, leaf, index);
 
-	if (c || t->head.nent == CPUID_ENTRIES_MAX)
+	if (c || t->nent == CPUID_ENTRIES_MAX)
 		return c;
-	c = &t->entry[t->head.nent++];
+	c = &t->entry[t->nent++];
 	*c = (struct kvm_cpuid_entry2){.function = leaf, .index = index};
 	return c;
 }
@@ -89,7 +93,7 @@ static void patch_topology(struct cpuid_table *t, const struct cpuid_facts *f, u
 /* Levels 1 and 2 belong to one core, level 3 to all of them. */
 static void patch_caches(struct cpuid_table *t, const struct cpuid_facts *f)
 {
-	for (uint32_t i = 0; i < t->head.nent; i++) {
+	for (uint32_t i = 0; i < t->nent; i++) {
 		struct kvm_cpuid_entry2 *c = &t->entry[i];
 		if ((c->function != LEAF_CACHE && c->function != LEAF_AMD_CACHE) || !(c->eax & 31))
 			continue;
@@ -165,11 +169,11 @@ void cpuid_patch(struct cpuid_table *t, const struct cpuid_facts *f)
 static int cpuid_supported(const struct vm *vm, struct cpuid_table *t, struct err *e)
 {
 	memset(t, 0, sizeof(*t));
-	t->head.nent = CPUID_ENTRIES_MAX;
-	if (ioctl(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, &t->head) < 0)
+	t->nent = CPUID_ENTRIES_MAX;
+	if (ioctl(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, t) < 0)
 		return err_sys(e, "get the supported CPUID");
-	if (t->head.nent > CPUID_ENTRIES_MAX)
-		return err_msg(e, -EPROTO, "KVM gave %u CPUID entries", t->head.nent);
+	if (t->nent > CPUID_ENTRIES_MAX)
+		return err_msg(e, -EPROTO, "KVM gave %u CPUID entries", t->nent);
 	return 0;
 }
 
@@ -188,7 +192,7 @@ int cpuid_apply(int fd, unsigned index, const struct vcpu_env *env, struct err *
 	if (r < 0)
 		return r;
 	cpuid_patch(&t, &f);
-	return ioctl(fd, KVM_SET_CPUID2, &t.head) < 0 ? err_sys(e, "set CPUID") : 0;
+	return ioctl(fd, KVM_SET_CPUID2, &t) < 0 ? err_sys(e, "set CPUID") : 0;
 }
 
 unsigned cpuid_phys_bits(const struct vm *vm)

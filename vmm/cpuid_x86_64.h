@@ -9,8 +9,9 @@
 
 #define CPUID_ENTRIES_MAX 128
 
+/* struct kvm_cpuid2 with its entries in place. */
 struct cpuid_table {
-	struct kvm_cpuid2 head;
+	uint32_t nent, padding;
 	struct kvm_cpuid_entry2 entry[CPUID_ENTRIES_MAX];
 };
 

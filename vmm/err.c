@@ -45,7 +45,7 @@ int err_ctx(struct err *e, const char *fmt, ...)
 	vsnprintf(ctx, sizeof(ctx), fmt, ap);
 	va_end(ap);
 	/* A chain too long loses its root's tail, never its head. */
-	int n = snprintf(e->text, sizeof(e->text), "%s: ", ctx);
-	snprintf(e->text + n, sizeof(e->text) - (size_t)n, "%s", inner);
+	if (snprintf(e->text, sizeof(e->text), "%s: %s", ctx, inner) < 0)
+		e->text[0] = 0;
 	return e->code;
 }

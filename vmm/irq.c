@@ -220,12 +220,12 @@ static void irq_msi_commit(struct irq *i)
 
 	if (!i->q)
 		return;
+	pthread_mutex_lock(&i->q->lock);
 	if (!i->routed) {
-		pthread_mutex_lock(&i->q->lock);
 		i->routed = true;
 		r = irqs_commit(i->q);
-		pthread_mutex_unlock(&i->q->lock);
 	}
+	pthread_mutex_unlock(&i->q->lock);
 	if (r == 0)
 		r = irq_assign(i, true);
 	if (r < 0)
@@ -237,9 +237,14 @@ void irq_msi_set(struct irq *i, uint64_t addr, uint32_t data)
 {
 	if (i->addr == addr && i->data == data)
 		return;
+	/* Another vector's commit, under another device's lock, reads these. */
+	if (i->q)
+		pthread_mutex_lock(&i->q->lock);
 	i->addr = addr;
 	i->data = data;
 	i->routed = false;
+	if (i->q)
+		pthread_mutex_unlock(&i->q->lock);
 	if (!i->masked)
 		irq_msi_commit(i);
 }

@@ -46,7 +46,7 @@ const char *opts_nearest(const char *word, const char *const *names)
 	size_t len = strlen(word), best = len / 3 > 2 ? len / 3 : 2;
 	const char *found = NULL;
 
-	if (len < 2)
+	if (len < 2 || len > WORD_MAX)
 		return NULL;
 	for (size_t i = 0; names[i]; i++)
 		if (!strncmp(names[i], word, len))
@@ -275,7 +275,7 @@ static bool is_keyed(const char *p)
 
 	while (isalnum((unsigned char)p[n]) || p[n] == '_' || p[n] == '-')
 		n++;
-	return p[n] == '=';
+	return n && p[n] == '=';
 }
 
 int opts_kv(const struct kv_key *keys, const char *bare, const char *text, void *target,

@@ -42,9 +42,9 @@ static int cmdline_default(struct payload *p, const struct config *c, struct err
 		r = cmdline_add(p, e, "console=ttyS0");
 	if (r == 0 && c->console.mode != CHAR_OFF)
 		r = cmdline_add(p, e, "console=hvc0");
-	/* A panic ends the machine (pvpanic says so first); no keyboard controller to look for. */
+	/* A panic ends the machine; pvpanic says so first. */
 	if (r == 0)
-		r = cmdline_add(p, e, "panic=-1 i8042.noaux i8042.nopnp");
+		r = cmdline_add(p, e, "panic=-1");
 	if (r == 0 && c->rootfs)
 		r = cmdline_add(p, e, "root=/dev/vda %s", c->disks[0].readonly ? "ro" : "rw");
 	return r;

@@ -80,11 +80,12 @@ static int set_regs(int fd, const struct vcpu_entry *entry, struct err *e)
 /* Firmware would have turned caching on: memory is write-back by default. */
 static int set_msrs(int fd, struct err *e)
 {
+	/* struct kvm_msrs with its entries in place */
 	struct {
-		struct kvm_msrs head;
+		uint32_t nmsrs, pad;
 		struct kvm_msr_entry entry[2];
 	} m = {
-		.head.nmsrs = 2,
+		.nmsrs = 2,
 		.entry = {{.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED_WB},
 			  {.index = MSR_MISC_ENABLE, .data = MISC_FAST_STRING}},
 	};

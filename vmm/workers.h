@@ -24,11 +24,11 @@
 struct workers;
 
 struct work {
-	void (*run)(void *arg);	 /* on a worker thread */
+	void (*run)(void *arg);  /* on a worker thread */
 	void (*done)(void *arg); /* on the loop */
 	void *arg;
 	struct workers_group *group; /* private */
-	struct work *next;	     /* private */
+	struct work *next;           /* private */
 };
 
 struct work_list {
@@ -42,7 +42,7 @@ struct workers_group {
 	struct workers *w;
 	int fd; /* eventfd: finished is not empty */
 	struct loop_fd src;
-	unsigned out;		   /* submitted and not yet done() */
+	unsigned out;              /* submitted and not yet done() */
 	struct work_list finished; /* under the pool's lock */
 };
 

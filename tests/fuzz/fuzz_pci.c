@@ -76,7 +76,7 @@ static uint64_t take(struct input *in, unsigned n)
 /* ----------------------------------------------------------------- device */
 
 struct guest {
-	uint8_t ram[RAM_SIZE] __attribute__((aligned(4096)));
+	uint8_t ram[RAM_SIZE] __attribute__((aligned(16)));
 	struct bus *pio, *mmio;
 	struct loop *loop;
 	struct gmem *gm;
@@ -256,7 +256,7 @@ static void step(struct guest *g, struct input *in)
 		break;
 	case 3:
 		at = take(in, 2);
-		memset(g->ram + at, (int)take(in, 1), 1);
+		g->ram[take(in, 1) & 1 ? at & 0xfff : at] = (uint8_t)take(in, 1);
 		break;
 	case 4:
 		through_window(g, in);
@@ -272,6 +272,31 @@ static void step(struct guest *g, struct input *in)
 	}
 }
 
+/* As far as an honest driver gets before it turns, one bit a stage. */
+static void driver(struct guest *g, unsigned stages)
+{
+	if (stages & 1)
+		bus_write(g->mmio, LAYOUT_ECAM_BASE + 0x8004, 2, 2);
+	if (!(stages & 2))
+		return;
+	virtio_set_features(&g->v, 1, (uint32_t)(g->v.offered >> 32));
+	virtio_set_status(&g->v, 11);
+	if (!(stages & 4))
+		return;
+	for (unsigned i = 0; i < QUEUES; i++) {
+		struct virtio_queue *q = &g->v.queue[i];
+
+		q->desc = RAM_BASE + 0x400 * i;
+		q->avail = q->desc + 0x100;
+		q->used = q->desc + 0x200;
+	}
+	if (stages & 8) {
+		virtio_queue_enable(&g->v, 0);
+		virtio_queue_enable(&g->v, 1);
+		virtio_set_status(&g->v, 15);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = {data, size};
@@ -281,10 +306,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	log_set_level(LOG_ERROR);
 	guest_new(g);
-	/* Where a driver is soon: decoding on, features negotiated. */
-	bus_write(g->mmio, LAYOUT_ECAM_BASE + 0x8004, 2, 2);
-	virtio_set_features(&g->v, 1, (uint32_t)(g->v.offered >> 32));
-	virtio_set_status(&g->v, 11);
+	driver(g, (unsigned)take(&in, 1));
 	while (in.left) {
 		step(g, &in);
 		check(g);

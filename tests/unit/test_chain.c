@@ -74,7 +74,7 @@ static uint8_t out_at(struct fixture *f, unsigned i)
 
 static uint32_t used_len(struct fixture *f)
 {
-	uint32_t id, len;
+	uint32_t id, len = 0;
 
 	vq_return(f->c);
 	f->c = NULL;

@@ -71,8 +71,8 @@ static void kernel_version_outside_the_setup_part_is_none(void **state)
 {
 	(void)state;
 	craft_bzimage();
-	strcpy((char *)img.p + CODE_AT, "6.1.0 x");
-	bz_header()->kernel_version = CODE_AT - 0x200;
+	strcpy((char *)img.p + CODE_AT + 0x100, "6.1.0 x");
+	bz_header()->kernel_version = CODE_AT - 0x100;
 	struct kernel *k = open_ok();
 	assert_null(kernel_version(k));
 	kernel_free(k);
@@ -83,7 +83,8 @@ static void kernel_version_outside_the_setup_part_is_none(void **state)
 	kernel_free(k);
 
 	/* Runs into the end of the setup part without a blank. */
-	memset(img.p + CODE_AT - 8, '6', 16);
+	memset(img.p + CODE_AT - 8, '6', 8);
+	img.p[CODE_AT] = ' ';
 	bz_header()->kernel_version = CODE_AT - 0x208;
 	k = open_ok();
 	assert_null(kernel_version(k));
@@ -127,6 +128,14 @@ static void kernel_version_absent_from_elf_is_none(void **state)
 	memset(img.p + 0x1900, 0, 32);
 	struct kernel *k = open_ok();
 	assert_null(kernel_version(k));
+	assert_null(kernel_version(k));
+	kernel_free(k);
+
+	/* Longer than any release, with room for more. */
+	memset(img.p + 0x1900 + 14, '6', 500);
+	memcpy(img.p + 0x1900, "Linux version ", 14);
+	img.p[0x1900 + 514] = ' ';
+	k = open_ok();
 	assert_null(kernel_version(k));
 	kernel_free(k);
 }
@@ -218,7 +227,10 @@ static void kernel_open_on_header_shorter_than_its_fields_is_refused(void **stat
 	refused("32-bit x86 kernel");
 	craft_bzimage();
 	img.p[0x201] = 0xff; /* longer than ours: only what we know is taken */
-	kernel_free(open_ok());
+	memset(img.p + 0x1f1 + sizeof(struct setup_header), 0xff, 0x100);
+	struct kernel *k = open_ok();
+	assert_int_equal(k->elf.seg[0].off, 0); /* the first thing behind struct bzimage */
+	kernel_free(k);
 }
 
 static void kernel_open_on_every_truncation_of_a_bzimage_is_refused(void **state)
@@ -240,7 +252,7 @@ static void kernel_open_on_every_truncation_of_an_elf_is_refused(void **state)
 {
 	(void)state;
 	craft_elf(true);
-	for (size_t n = 4; n < img.n; n += 11) {
+	for (size_t n = 4; n < img.n; n += n < 300 ? 1 : 11) {
 		void *cut = malloc(n);
 		struct kernel *k = NULL;
 		memcpy(cut, img.p, n);
@@ -322,6 +334,13 @@ static void kernel_open_on_hostile_segments_is_refused(void **state)
 	craft_elf(true);
 	elf_ph(1)->p_paddr = 0x1000000 - 0x2fff;
 	refused("segment 1 overlaps");
+	craft_elf(true);
+	elf_header()->e_phnum = ELF_SEGMENTS_MAX + 1;
+	elf_header()->e_phoff = 0x2000;
+	for (unsigned i = 0; i <= ELF_SEGMENTS_MAX; i++)
+		((Elf64_Phdr *)(void *)(img.p + 0x2000))[i] = (Elf64_Phdr){
+			.p_type = PT_LOAD, .p_paddr = 0x1000000 + i * 0x1000, .p_memsz = 0x1000};
+	refused("more than 64 segments");
 }
 
 static void kernel_open_on_entry_outside_the_segments_is_refused(void **state)
@@ -364,6 +383,20 @@ static void kernel_open_on_hostile_notes_finds_no_entry(void **state)
 	kernel_free(k);
 	elf_ph(3)->p_filesz = UINT64_MAX;
 	refused("truncated: it ends before its notes");
+
+	craft_elf(true);
+	elf_ph(3)->p_filesz =
+		21; /* the padding of the first note, and all of the second, are outside */
+	k = open_ok();
+	assert_int_equal(kernel_kind(k), KERNEL_ELF64);
+	kernel_free(k);
+
+	craft_elf(true);
+	img.p[0x818] = 5; /* begins with "Xen" and its NUL, but is longer */
+	elf_ph(3)->p_filesz = 56;
+	k = open_ok();
+	assert_int_equal(kernel_kind(k), KERNEL_ELF64);
+	kernel_free(k);
 }
 
 static void kernel_open_reads_notes_of_either_size_and_alignment(void **state)

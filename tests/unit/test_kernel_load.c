@@ -131,6 +131,11 @@ static void kernel_load_joins_the_initrd_high_in_low_memory(void **state)
 	bp = zero_page(gm);
 	assert_int_equal(bp.hdr.ramdisk_image, 0x7ffff000);
 	gmem_free(gm);
+
+	gm = memory(64 * MIB, 0); /* less memory than the kernel would take */
+	load_ok(gm, &a);
+	assert_int_equal(zero_page(gm).hdr.ramdisk_image, 64 * MIB - 4096);
+	gmem_free(gm);
 }
 
 static void kernel_load_fits_an_initrd_to_the_page_and_no_more(void **state)
@@ -150,12 +155,24 @@ static void kernel_load_fits_an_initrd_to_the_page_and_no_more(void **state)
 	load_refused(gm, &a, -ENOSPC, "initrd of 1.0 MiB does not fit");
 	gmem_free(gm);
 
+	/* An ELF image's end is that of its highest segment, 0x1300800, to the next page. */
+	craft_elf(false);
+	gm = memory(20 * MIB, 0);
+	iov.iov_len = 20 * MIB - 0x1301000;
+	load_ok(gm, &a);
+	assert_int_equal(zero_page(gm).hdr.ramdisk_image, 0x1301000);
+	holds(gm, 0x1300000, img.p + 0x4800, 0x800);
+	iov.iov_len++;
+	load_refused(gm, &a, -ENOSPC, "initrd of 1020.0 KiB does not fit");
+	gmem_free(gm);
+
 	/* A limit of the kernel's that is below the kernel itself leaves no room at all. */
+	craft_bzimage();
 	bz_header()->xloadflags = XLF_KERNEL_64;
 	bz_header()->initrd_addr_max = 0xfffff;
 	iov.iov_len = 1;
 	gm = memory(64 * MIB, 0);
-	load_refused(gm, &a, -ENOSPC, "initrd of 1 bytes does not fit: the kernel leaves 0 bytes");
+	load_refused(gm, &a, -ENOSPC, "initrd of 1 byte does not fit: the kernel leaves 0 bytes");
 	gmem_free(gm);
 	free(disk);
 }

@@ -404,8 +404,10 @@ static void vq_next_on_table_that_was_not_negotiated_is_broken(void **state)
 static void vq_next_on_table_in_a_table_is_broken(void **state)
 {
 	struct fixture *f = *state;
-	struct fake_buf b[] = {{f->buf, 16, 0}, {f->buf + 4096, 32, FAKE_INDIRECT}};
+	struct fake_buf in[] = {{f->buf, 16, 0}};
+	struct fake_buf b[] = {{f->buf, 16, 0}, {f->buf + 8192, 16, FAKE_INDIRECT}};
 
+	fake_indirect(&f->r, f->buf + 8192, in, 1);
 	fake_avail(&f->r, fake_indirect(&f->r, f->buf + 4096, b, 2));
 	assert_breaks(f);
 }
@@ -419,6 +421,17 @@ static void vq_next_on_indirect_descriptor_with_next_is_broken(void **state)
 	assert_breaks(f);
 }
 
+/* A good table that stays out, so that its copy lies where the next one goes. */
+static struct vq_chain *take_table(struct fixture *f, unsigned n)
+{
+	struct fake_buf b[4];
+
+	for (unsigned i = 0; i < n; i++)
+		b[i] = (struct fake_buf){f->buf, 16, 0};
+	fake_avail(&f->r, fake_indirect(&f->r, f->buf + 4096, b, n));
+	return take(f);
+}
+
 static void vq_next_on_bad_table_lengths_is_broken(void **state)
 {
 	static const uint32_t bad[] = {0, 1, 15, 17, 16 * SIZE + 16, 0xfffffff0, 0xffffffff};
@@ -428,8 +441,10 @@ static void vq_next_on_bad_table_lengths_is_broken(void **state)
 		fake_ring_zero(&f->r);
 		start(f, false, true);
 		f->broken = 0;
+		struct vq_chain *c = take_table(f, 1);
 		one(f, (struct fake_buf){f->buf + 4096, bad[i], FAKE_INDIRECT});
 		assert_breaks(f);
+		vq_return(c);
 	}
 }
 
@@ -445,11 +460,13 @@ static void vq_next_on_next_beyond_the_table_is_broken(void **state)
 {
 	struct fixture *f = *state;
 	struct fake_buf b[] = {{f->buf, 16, 0}, {f->buf, 16, 0}};
+	struct vq_chain *c = take_table(f, 4);
 
-	/* 2 is in range of the queue, not of the table. */
+	/* 2 is in range of the queue and of the table before, not of this one. */
 	fake_avail(&f->r, fake_indirect(&f->r, f->buf + 4096, b, 2));
 	fake_desc_at(&f->m, f->buf + 4096 + 16, (struct fake_buf){f->buf, 16, FAKE_NEXT}, 2);
 	assert_breaks(f);
+	vq_return(c);
 }
 
 static void vq_next_on_loop_in_a_table_is_broken(void **state)

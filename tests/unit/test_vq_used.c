@@ -182,6 +182,21 @@ static void vq_notify_respects_used_event(void **state)
 	assert_int_equal(f->interrupts, 1);
 }
 
+static void vq_notify_does_not_repeat_an_event_that_was_told(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, true, false);
+	fake_used_event(&f->r, 3);
+	give(f, 4);
+	vq_notify(f->q);
+	assert_int_equal(f->interrupts, 1);
+	/* The event is the last index of the batch before. */
+	give(f, 1);
+	vq_notify(f->q);
+	assert_int_equal(f->interrupts, 1);
+}
+
 static void vq_notify_with_event_idx_ignores_the_flag(void **state)
 {
 	struct fixture *f = *state;
@@ -255,6 +270,7 @@ int main(void)
 		T(vq_notify_interrupts_once_a_batch),
 		T(vq_notify_respects_no_interrupt),
 		T(vq_notify_respects_used_event),
+		T(vq_notify_does_not_repeat_an_event_that_was_told),
 		T(vq_notify_with_event_idx_ignores_the_flag),
 		T(vq_notify_after_a_whole_lap_interrupts),
 		T(vq_kicks_off_sets_no_notify),

@@ -31,7 +31,7 @@ struct fixture {
 	struct workers_group g;
 	struct job job[JOBS];
 	unsigned done, batches, stop_at;
-	unsigned running, most; /* atomic */
+	unsigned running, most, ran; /* atomic */
 	char name[16];
 	sem_t gate;
 	bool gated;
@@ -49,6 +49,7 @@ static void run(void *arg)
 	if (j->f->gated)
 		sem_wait(&j->f->gate);
 	j->ran_on = pthread_self();
+	__atomic_add_fetch(&j->f->ran, 1, __ATOMIC_SEQ_CST);
 	__atomic_sub_fetch(&j->f->running, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -147,12 +148,10 @@ static void completions_that_come_together_are_one_batch(void **state)
 	for (unsigned i = 0; i < 5; i++)
 		sem_post(&f.gate);
 	/* The pool's only thread comes to the sixth job when five are finished. */
-	f.job[5].work.run = run;
 	workers_submit(&f.g, &f.job[5].work);
-	while (!__atomic_load_n(&f.running, __ATOMIC_SEQ_CST) ||
-	       pthread_equal(f.job[4].ran_on, 0))
+	while (__atomic_load_n(&f.ran, __ATOMIC_SEQ_CST) < 5 ||
+	       !__atomic_load_n(&f.running, __ATOMIC_SEQ_CST))
 		usleep(1000);
-	usleep(1000);
 	f.stop_at = 5;
 	loop_run(f.loop);
 	assert_int_equal(f.done, 5);
@@ -190,7 +189,6 @@ static void wait_runs_done_here_and_ends_when_nothing_is_out(void **state)
 static void waiting_for_one_group_leaves_the_other_alone(void **state)
 {
 	struct fixture f;
-	struct fixture *other = &f;
 	struct workers_group g2 = {0};
 	struct job j2 = {.f = &f};
 
@@ -201,7 +199,7 @@ static void waiting_for_one_group_leaves_the_other_alone(void **state)
 	workers_submit(&g2, &j2.work);
 	workers_submit(&f.g, &f.job[0].work);
 	assert_true(workers_wait(&f.g));
-	assert_int_equal(other->done, 1);
+	assert_int_equal(f.done, 1);
 	assert_false(workers_wait(&f.g));
 	assert_true(workers_wait(&g2));
 	assert_int_equal(f.done, 2);

@@ -1,0 +1,315 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""mvm beside QEMU: same kernel, same initrd, same memory, same run, taking turns.
+
+  tests/bench/run.py [--runs N] [--only boot|disk|start] [--build DIR]
+
+Where there is no hardware KVM it runs itself inside the nested test host. There
+wall time means nothing alone; ratios, exits and CPU time are what to read. The
+method stands in tests/bench/README.md.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TRACE = "/sys/kernel/tracing"
+KVM_STATS = "/sys/kernel/debug/kvm"
+QEMU = "qemu-system-x86_64"
+MIB = 512
+
+
+def sh(*cmd, **kw):
+    return subprocess.run(list(map(str, cmd)), check=True, stdout=subprocess.PIPE, **kw).stdout.decode()
+
+
+def put(path, text):
+    with open(path, "w") as f:
+        f.write(text)
+
+
+def get(path):
+    with open(path) as f:
+        return f.read()
+
+
+# ------------------------------------------------------------ looking at a VMM
+
+class Exits:
+    """KVM's own counters, all VMs of the host together: only ours runs."""
+    KINDS = ("exits", "io_exits", "mmio_exits", "halt_exits", "irq_injections")
+
+    def now(self):
+        return {k: int(get(f"{KVM_STATS}/{k}")) for k in self.KINDS}
+
+    def __enter__(self):
+        self.base = self.now()
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def so_far(self):
+        now = self.now()
+        return {k: now[k] - self.base[k] for k in self.KINDS}
+
+
+def cpu_ms(pid):
+    """CPU time of a process without what its guest used, ms (jiffies: sum over runs to resolve it)."""
+    total = 0
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        f = get(f"/proc/{pid}/task/{tid}/stat").rsplit(")", 1)[1].split()
+        total += int(f[11]) + int(f[12]) - int(f[40])  # utime + stime - guest_time
+    return total * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def pss_kib(pid, guest_bytes):
+    """PSS of everything but the mappings that hold guest memory, KiB."""
+    total = size = pss = 0
+    for line in get(f"/proc/{pid}/smaps").splitlines():
+        m = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if m:
+            total += pss if size < guest_bytes // 2 else 0
+            size, pss = int(m[2], 16) - int(m[1], 16), 0
+        elif line.startswith("Pss:"):
+            pss = int(line.split()[1])
+    return total + (pss if size < guest_bytes // 2 else 0)
+
+
+class Mark:
+    """The moment a guest writes the init port, on CLOCK_MONOTONIC, from the kvm_pio trace event."""
+
+    def __enter__(self):
+        if not os.path.exists(f"{TRACE}/trace"):
+            sh("mount", "-t", "tracefs", "tracefs", TRACE)
+        put(f"{TRACE}/tracing_on", "0")
+        put(f"{TRACE}/trace", "")
+        put(f"{TRACE}/trace_clock", "mono")
+        put(f"{TRACE}/events/kvm/kvm_pio/filter", "port == 0x5f0")
+        put(f"{TRACE}/events/kvm/kvm_pio/enable", "1")
+        put(f"{TRACE}/tracing_on", "1")
+        return self
+
+    def __exit__(self, *_):
+        put(f"{TRACE}/events/kvm/kvm_pio/enable", "0")
+
+    def wait(self, proc, limit=120):
+        end = time.monotonic() + limit
+        while time.monotonic() < end and proc.poll() is None:
+            m = re.search(r"(\d+\.\d+): kvm_pio: .*pio_write at 0x5f0", get(f"{TRACE}/trace"))
+            if m:
+                return float(m[1])
+            time.sleep(0.05)
+        raise RuntimeError(f"init was not reached: status {proc.poll()}")
+
+
+# ---------------------------------------------------------------------- boots
+
+def mvm_cmd(o, kernel, initrd, cmdline="", extra=()):
+    return [f"{o.build}/mvm", "boot", "--kernel", kernel, "--initrd", initrd, "--memory",
+            f"{MIB}M", "--console", "null", "--no-reboot", "--cmdline", cmdline or "quiet", *extra]
+
+
+def qemu_cmd(kernel, initrd, cmdline="", extra=(), machine="microvm,pit=off,pic=off,rtc=off,isa-serial=off"):
+    return [QEMU, "-M", machine, "-enable-kvm", "-cpu", "host", "-m", f"{MIB}", "-nodefaults",
+            "-no-user-config", "-display", "none", "-no-reboot", "-kernel", kernel, "-initrd",
+            initrd, "-append", f"console=hvc0 panic=-1 {cmdline or 'quiet'}",
+            "-chardev", "null,id=c", "-device", "virtio-serial-device", "-device",
+            "virtconsole,chardev=c", "-object", "rng-random,id=r,filename=/dev/urandom",
+            "-device", "virtio-rng-device,rng=r", *extra]
+
+
+def boot_once(cmd):
+    with Mark() as mark, Exits() as exits:
+        t0 = time.clock_gettime(time.CLOCK_MONOTONIC)
+        p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+        try:
+            at = mark.wait(p)
+            seen = {"ms": (at - t0) * 1000, **exits.so_far(), "cpu_ms": cpu_ms(p.pid),
+                    "pss_kib": pss_kib(p.pid, MIB << 20)}
+            p.wait(30)
+        finally:
+            if p.poll() is None:
+                p.kill()
+                p.wait()
+    return seen
+
+
+def median(runs, key):
+    return statistics.median(r[key] for r in runs)
+
+
+def compare(title, a, b, keys, bars):
+    print(f"\n{title}: medians of {len(a)} runs each, taking turns")
+    print(f"{'':22} {'mvm':>12} {'QEMU':>12} {'ratio':>8}  bar")
+    out = {}
+    for key, text in keys:
+        x, y = median(a, key), median(b, key)
+        ratio = x / y if y else float("nan")
+        out[key] = {"mvm": x, "qemu": y, "ratio": ratio}
+        print(f"{text:22} {x:12.1f} {y:12.1f} {ratio:8.2f}  {bars.get(key, '')}")
+    return out
+
+
+def bench_initrd(o, d):
+    """The same archive for both: the bench's init and a console node."""
+    sh("musl-gcc", "-static", "-Os", "-s", "-idirafter", "/usr/include", "-idirafter",
+       "/usr/include/x86_64-linux-gnu", "-o", f"{d}/init", f"{ROOT}/tests/bench/init.c")
+    os.makedirs(f"{d}/dev", exist_ok=True)
+    sh("mknod", f"{d}/dev/console", "c", "5", "1")
+    out = f"{d}/initrd.cpio"
+    subprocess.run(f"cd {d} && printf 'init\\ndev\\ndev/console\\n' | cpio -o -H newc --quiet > {out}",
+                   shell=True, check=True)
+    return out
+
+
+def bench_boot(o, d):
+    initrd = bench_initrd(o, d)
+    lean = sh(f"{ROOT}/tools/kernels", "lean").strip().splitlines()[-1]
+    result = {}
+    for image in ("vmlinux", "bzImage"):
+        a, b = [], []
+        for i in range(o.runs + 1):
+            x = boot_once(mvm_cmd(o, f"{lean}/{image}", initrd))
+            y = boot_once(qemu_cmd(f"{lean}/{image}", initrd))
+            if i:  # the first pair warms caches
+                a.append(x)
+                b.append(y)
+            print(f"  {image} {i}: {x['ms']:.0f} ms, {y['ms']:.0f} ms", file=sys.stderr)
+        result[image] = compare(
+            f"Boot of the lean kernel ({image}) to init", a, b,
+            (("ms", "exec to init, ms"), ("exits", "exits to init"), ("io_exits", "  port I/O"),
+             ("mmio_exits", "  MMIO"), ("irq_injections", "interrupts"),
+             ("cpu_ms", "VMM CPU, ms"), ("pss_kib", "VMM memory, KiB")),
+            {"ms": "<= 0.5", "exits": "<= 0.5", "cpu_ms": "<= 0.3", "pss_kib": "<= 0.1 and 3072"})
+    return result
+
+
+# --------------------------------------------------------------------- start
+
+def bench_start(o, d):
+    """CPU time from exec to the first KVM_RUN, 15 MB of kernel and 1 MB of initrd, on any KVM."""
+    kernel, initrd, out = f"{d}/kernel.elf", f"{d}/big.img", f"{d}/t.json"
+    sh(sys.executable, f"{ROOT}/tests/bench/big_kernel.py", kernel, 15_000_000)
+    put(initrd, "x" * 1_000_000)
+    runs = []
+    for i in range(o.runs + 1):
+        subprocess.run([f"{o.build}/mvm", "boot", "--software-kvm", "--kernel", kernel, "--initrd",
+                        initrd, "--console", "off", f"--timeline={out}", "--timeout", "30"],
+                       stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        t = {s["stage"]: s for s in json.loads(get(out))["stages"]}
+        if i:
+            runs.append({k: t["run"][f"{k}_ns"] / 1e6 for k in ("cpu", "wall")})
+    print(f"\nexec to first KVM_RUN, 15 MB kernel, 1 MB initrd: median of {len(runs)} runs: "
+          f"{median(runs, 'cpu'):.2f} ms of CPU (bar 5), {median(runs, 'wall'):.2f} ms of wall time")
+    return {"cpu_ms": median(runs, "cpu"), "wall_ms": median(runs, "wall")}
+
+
+# ---------------------------------------------------------------------- disk
+
+FIO = ("fio --name=b --filename=/dev/vdb --direct=1 --ioengine=libaio --runtime={s} --time_based "
+       "--size=256M --group_reporting --output-format=terse --terse-version=3 ")
+LOADS = {
+    "randread": "--rw=randread --bs=4k --iodepth=32",
+    "seqread": "--rw=read --bs=1M --iodepth=4",
+}
+
+
+def disk_once(cmd, load):
+    with Exits() as exits:
+        p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL)
+        seen, begun = None, None
+        for raw in p.stdout:
+            line = raw.decode(errors="replace").strip()
+            if line.startswith("FIO-BEGIN"):
+                begun = exits.so_far(), cpu_ms(p.pid)
+            elif line.startswith("3;fio-"):
+                f = line.split(";")
+                ops = int(f[5]) // (4 if load == "randread" else 1024)
+                now, cpu = exits.so_far(), cpu_ms(p.pid)
+                seen = {"iops": float(f[7]), "kib_s": float(f[6]),
+                        "exits_op": (now["exits"] - begun[0]["exits"]) / max(ops, 1),
+                        "cpu_us_op": (cpu - begun[1]) * 1000 / max(ops, 1)}
+        p.wait(60)
+    if not seen:
+        raise RuntimeError(f"fio gave nothing: status {p.returncode}: {cmd}")
+    return seen
+
+
+def bench_disk(o, d):
+    lean = sh(f"{ROOT}/tools/kernels", "lean").strip().splitlines()[-1]
+    root, data = f"{d}/root.img", f"{d}/data.img"
+    sh(f"{ROOT}/tools/mkrootfs", "--size", "128M", "--with", "fio", root)
+    with open(data, "wb") as f:
+        for _ in range(256):
+            f.write(os.urandom(1 << 20))
+    result = {}
+    for load, opts in LOADS.items():
+        script = ("mount -t tmpfs t /tmp; cd /tmp; echo FIO-BEGIN; " + FIO.format(s=o.seconds) + opts +
+                  "; poweroff -f")
+        tail = f'ro quiet root=/dev/vda init=/bin/sh -- -c "{script}"'
+        mvm = [f"{o.build}/mvm", "boot", "--kernel", f"{lean}/vmlinux", "--rootfs", root, "--disk",
+               f"path={data},direct=on,queues=1", "--memory", f"{MIB}M", "--cmdline", tail]
+        drive = "format=raw,cache=none,aio=native,if=none"
+        qemu = [QEMU, "-M", "q35", "-enable-kvm", "-cpu", "host", "-m", MIB, "-nodefaults",
+                "-no-user-config", "-display", "none", "-no-reboot", "-kernel", f"{lean}/bzImage",
+                "-append", f"console=hvc0 panic=-1 {tail}", "-object", "iothread,id=io",
+                "-drive", f"file={root},id=a,{drive}", "-device", "virtio-blk-pci,drive=a",
+                "-drive", f"file={data},id=b,{drive}",
+                "-device", "virtio-blk-pci,drive=b,iothread=io,num-queues=1",
+                "-chardev", "stdio,id=c", "-device", "virtio-serial-pci", "-device",
+                "virtconsole,chardev=c"]
+        a, b = [], []
+        for i in range(o.disk_runs):
+            a.append(disk_once(list(map(str, mvm)), load))
+            b.append(disk_once(list(map(str, qemu)), load))
+            print(f"  {load} {i}: {a[-1]['iops']:.0f} {b[-1]['iops']:.0f}", file=sys.stderr)
+        result[load] = compare(f"Disk, {load} ({opts})", a, b,
+                               (("iops", "operations/s"), ("kib_s", "KiB/s"),
+                                ("exits_op", "exits an operation"),
+                                ("cpu_us_op", "VMM CPU, us/operation")),
+                               {"iops": ">= 1.0", "exits_op": "< 1.0"})
+    return result
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--build", default=f"{ROOT}/build")
+    ap.add_argument("--runs", type=int, default=10)
+    ap.add_argument("--disk-runs", type=int, default=5)
+    ap.add_argument("--seconds", type=int, default=8)
+    ap.add_argument("--only", choices=("start", "boot", "disk"))
+    ap.add_argument("--json", help="the figures, too")
+    ap.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    o = ap.parse_args()
+    o.build = os.path.abspath(o.build)
+    kind = sh(f"{ROOT}/tools/testhost", "kind").strip()
+    result = {}
+    with tempfile.TemporaryDirectory(prefix="mvm-bench-") as d:
+        if not o.inside and o.only in (None, "start") and kind != "none":
+            result["start"] = bench_start(o, d)
+        if o.only != "start" and kind != "hardware":
+            print("\nNo hardware KVM here: the rest runs in the nested host.", flush=True)
+            args = [a for a in sys.argv[1:]] + ["--inside"]
+            sys.exit(subprocess.run([f"{ROOT}/tools/testhost", "run", "--memory", "6G", "--",
+                                     sys.executable, __file__, *args]).returncode)
+        if o.only in (None, "boot"):
+            result["boot"] = bench_boot(o, d)
+        if o.only in (None, "disk"):
+            result["disk"] = bench_disk(o, d)
+    if o.json:
+        put(o.json, json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

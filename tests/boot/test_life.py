@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a machine ends: every way Linux knows, and what the exit status says of it."""
+import signal
+import time
+
+from tests.lib import vm
+
+
+class Ends(vm.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.image = self.rootfs()
+
+    def end(self, command, *args, cmdline="", **kw):
+        return self.boot("--rootfs", self.image, *args, "--cmdline",
+                         f"{cmdline} {vm.script(command)}", **kw)
+
+    def test_power_off_is_0(self):
+        r = self.end("poweroff -f")
+        self.assertEqual(r.status, 0, r)
+
+    def test_panic_is_122(self):
+        r = self.end("echo c > /proc/sysrq-trigger; sleep 60")
+        self.assertEqual(r.status, 122, r)
+        self.assertIn("panicked", r.err, r)
+
+    def test_panic_of_debian_is_122(self):
+        kernel, modules = vm.debian()
+        r = self.end("echo c > /proc/sysrq-trigger; sleep 60", "--modules", modules, kernel=kernel)
+        self.assertEqual(r.status, 122, r)
+
+    def test_init_that_exits_panics_the_guest(self):
+        r = self.end("exit 3")
+        self.assertEqual(r.status, 122, r)
+
+    def test_timeout_is_124(self):
+        r = self.end("echo UP; sleep 1000", timeout=15)
+        self.assertEqual(r.status, 124, r)
+
+    def reboot_twice(self, how, *args):
+        """The first boot leaves a mark on the disk and reboots; the second finds it."""
+        cmd = ("if [ -e /mark ]; then echo SECOND; poweroff -f; fi; "
+               "echo FIRST; touch /mark; sync; reboot -f")
+        return self.end(cmd, *args, cmdline=how)
+
+    def test_reboot_restarts_through_the_reset_register(self):
+        r = self.reboot_twice("")
+        self.assertEqual(r.status, 0, r)
+        self.assertLess(r.out.index("FIRST"), r.out.index("SECOND"), r)
+
+    def test_reboot_restarts_through_i8042(self):
+        r = self.reboot_twice("reboot=k")
+        self.assertEqual(r.status, 0, r)
+        self.assertIn("SECOND", r.out, r)
+
+    def test_reboot_restarts_through_a_triple_fault(self):
+        r = self.reboot_twice("reboot=t")
+        self.assertEqual(r.status, 0, r)
+        self.assertIn("SECOND", r.out, r)
+
+    def test_no_reboot_ends_instead(self):
+        r = self.reboot_twice("", "--no-reboot")
+        self.assertEqual(r.status, 0, r)
+        self.assertIn("FIRST", r.out, r)
+        self.assertNotIn("SECOND", r.out, r)
+
+    def test_reboot_over_mmio(self):
+        r = self.reboot_twice("", "--transport", "mmio")
+        self.assertEqual(r.status, 0, r)
+        self.assertIn("SECOND", r.out, r)
+
+
+class PowerButton(vm.TestCase):
+    def test_sigterm_presses_the_power_button_and_the_guest_powers_off(self):
+        t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", self.rootfs(), "--timeout", 200)
+        self.addCleanup(t.close)
+        t.expect(r"/ # ")
+        t.kill(signal.SIGTERM)
+        self.assertEqual(t.wait(), 0, t.out)
+        self.assertTrue(t.restored())
+
+    def test_sigterm_forces_a_deaf_guest_after_the_grace_time(self):
+        t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", self.rootfs(), "--timeout", 200,
+                        "--cmdline", vm.script("trap : TERM; echo DEAF; sleep 1000"))
+        self.addCleanup(t.close)
+        t.expect("DEAF")
+        time.sleep(0.5)
+        t.kill(signal.SIGTERM)
+        self.assertEqual(t.wait(), 143, t.out)
+        self.assertTrue(t.restored())
+
+    def test_second_sigterm_does_not_wait(self):
+        t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", self.rootfs(), "--timeout", 200,
+                        "--cmdline", vm.script("echo DEAF; sleep 1000"))
+        self.addCleanup(t.close)
+        t.expect("DEAF")
+        t.kill(signal.SIGTERM)
+        time.sleep(0.5)
+        t.kill(signal.SIGTERM)
+        self.assertEqual(t.wait(), 143, t.out)
+
+
+class AtATerminal(vm.TestCase):
+    def terminal(self, *args, **kw):
+        t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", self.rootfs(), "--timeout", 200,
+                        *args, **kw)
+        self.addCleanup(t.close)
+        return t
+
+    def test_shell_ctrl_c_window_size_and_quit(self):
+        t = self.terminal(cols=101, rows=31)
+        t.expect(r"/ # ")
+        t.send("echo $((6*7))\n")
+        t.expect(r"\r\n42\r\n")
+        t.send("stty size\n")
+        t.expect("31 101")
+        t.resize(77, 22)
+        t.kill(signal.SIGWINCH)
+        time.sleep(1)
+        t.send("stty size\n")
+        t.expect("22 77")
+        t.send("sleep 1000\n")
+        time.sleep(1)
+        t.send("\x03")
+        t.expect(r"/ # ")
+        t.send("\x01h")
+        t.expect("quit")
+        t.send("\x01x")
+        self.assertEqual(t.wait(), 130, t.out)
+        self.assertTrue(t.restored())
+
+    def test_terminal_is_restored_after_power_off_panic_and_kill(self):
+        for how, status in (("poweroff -f\n", 0), ("echo c > /proc/sysrq-trigger\n", 122)):
+            with self.subTest(how=how):
+                t = self.terminal()
+                t.expect(r"/ # ")
+                t.send(how)
+                self.assertEqual(t.wait(), status, t.out)
+                self.assertTrue(t.restored())
+
+    def test_serial_console_takes_input(self):
+        t = self.terminal("--console", "off", "--serial", "tty")
+        t.expect(r"/ # ")
+        t.send("echo serial-$((6*7)); poweroff -f\n")
+        t.expect("serial-42")
+        self.assertEqual(t.wait(), 0, t.out)
+        self.assertTrue(t.restored())
+
+    def test_both_on_the_terminal_and_ctrl_a_c_moves_the_keyboard(self):
+        t = self.terminal("--serial", "tty", "--cmdline",
+                          vm.script("sh < /dev/ttyS0 > /dev/ttyS0 2>&1 & read a; echo HVC=$a; "
+                                    "read a; poweroff -f"))
+        t.expect("Run /init as init process")
+        time.sleep(2)
+        t.send("one\n")
+        t.expect("HVC=one")
+        t.send("\x01c")
+        time.sleep(0.5)
+        t.send("echo on-$((6*7))-serial\n")
+        t.expect("on-42-serial")
+        t.send("\x01c")
+        time.sleep(0.5)
+        t.send("\n")
+        self.assertEqual(t.wait(), 0, t.out)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a machine ends, and what the exit status and standard error say of it."""
+import json
+
+from tests.lib import vm
+from tests.native import guests
+
+
+class Ends(vm.TestCase):
+    def end(self, how, *args, timeout=60, **kw):
+        return guests.run("end", *args, cmdline=how, timeout=timeout, **kw)
+
+    def check(self, r, status, why=None):
+        self.assertEqual(r.status, status, r)
+        if why:
+            self.assertEqual(r.err.count("\n"), 1, r)
+            self.assertIn(why, r.err, r)
+        else:
+            self.assertEqual(r.err, "", r)
+
+    def test_power_off_is_0(self):
+        self.check(self.end("off"), 0)
+
+    def test_triple_fault_is_123(self):
+        self.check(self.end("triple"), 123, "triple")
+
+    def test_triple_fault_that_was_meant_is_a_reset(self):
+        self.check(self.end("triple-reset"), 0)
+
+    def test_i8042_reset_with_no_reboot_is_0(self):
+        self.check(self.end("i8042"), 0)
+
+    def test_reset_register_with_no_reboot_is_0(self):
+        self.check(self.end("reset"), 0)
+
+    def test_panic_of_a_guest_that_halts_is_122(self):
+        self.check(self.end("panic"), 122, "panicked")
+
+    def test_panic_of_a_guest_that_resets_is_122(self):
+        self.check(self.end("panic-reset"), 122, "panicked")
+
+    def test_crash_kernel_ends_as_it_says(self):
+        self.check(self.end("crash-kernel"), 0)
+
+    def test_halted_guest_runs_into_the_time_limit(self):
+        self.check(self.end("halt", timeout=2), 124, "time limit")
+
+    def test_eight_cpus_end_together(self):
+        self.check(self.end("off", "--cpus", "8"), 0)
+        self.check(self.end("triple", "--cpus", "8"), 123, "triple")
+
+    def test_memory_above_4_gib(self):
+        self.check(self.end("off", memory="5G"), 0)
+
+    def test_reset_restarts_until_the_time_limit(self):
+        """Without --no-reboot: a machine that always resets is built again and again."""
+        r = vm.mvm("boot", "--software-kvm", "--kernel", f"{vm.BUILD}/payload/guest_end.elf",
+                   "--console", "off", "--memory", "128M", "--timeout", "2", "-v", "--cmdline", "reset")
+        self.assertEqual(r.status, 124, r)
+        self.assertGreaterEqual(r.err.count("the guest restarts"), 1, r)
+
+    def test_timeline_has_each_stage_in_order(self):
+        path = self.path("timeline.json")
+        r = self.end("marks", f"--timeline={path}")
+        self.check(r, 0)
+        with open(path) as f:
+            stages = json.load(f)["stages"]
+        self.assertEqual([s["stage"] for s in stages],
+                         ["start", "vm", "memory", "kernel", "run", "console", "init", "root",
+                          "root_init", "end"])
+        for earlier, later in zip(stages, stages[1:]):
+            self.assertLessEqual(earlier["wall_ns"], later["wall_ns"])
+            self.assertLessEqual(earlier["cpu_ns"], later["cpu_ns"])
+            self.assertLessEqual(earlier["exits"]["exits"], later["exits"]["exits"])
+        self.assertGreater(stages[-1]["exits"]["exits"], 0)
+
+    def test_timeline_is_printed(self):
+        r = self.end("marks", "--timeline")
+        self.assertEqual(r.status, 0, r)
+        for word in ("process started", "VM created", "first KVM_RUN", "init started",
+                     "machine ended"):
+            self.assertIn(word, r.err, r)
+
+    def test_serial_output_goes_to_a_file(self):
+        path = self.path("serial.log")
+        r = vm.mvm("boot", "--software-kvm", "--kernel", f"{vm.BUILD}/payload/guest_end.elf",
+                   "--console", "off", "--memory", "128M", "--timeout", "60", "--cmdline", "marks",
+                   "--serial", f"file={path}")
+        self.check(r, 0)
+        with open(path) as f:
+            self.assertEqual(f.read().replace("\r", ""), "console\nend\n")
+
+
+class AtATerminal(vm.TestCase):
+    """The settings come back however the machine ends."""
+
+    def terminal(self, how, *args):
+        t = vm.Terminal("boot", "--software-kvm", "--kernel", f"{vm.BUILD}/payload/guest_end.elf",
+                        "--console", "off", "--serial", "tty", "--memory", "128M", "--no-reboot",
+                        "--cmdline", how, *args)
+        self.addCleanup(t.close)
+        return t
+
+    def test_restored_after_every_end(self):
+        for how, status in (("off", 0), ("triple", 123), ("panic", 122), ("i8042", 0)):
+            with self.subTest(how):
+                t = self.terminal(how)
+                self.assertEqual(t.wait(), status, t.out)
+                self.assertTrue(t.restored())
+
+    def test_restored_after_the_time_limit(self):
+        t = self.terminal("halt", "--timeout", "1")
+        self.assertEqual(t.wait(), 124, t.out)
+        self.assertTrue(t.restored())

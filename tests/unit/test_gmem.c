@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "vmm/gmem.h"
+
+#define LOW 0x10000ull
+#define HIGH 0x100000000ull
+#define SIZE 0x4000ull
+
+static int setup(void **state)
+{
+	struct gmem *gm;
+
+	assert_int_equal(gmem_new(&gm, NULL), 0);
+	assert_int_equal(gmem_add(gm, gpa(LOW), SIZE, NULL), 0);
+	assert_int_equal(gmem_add(gm, gpa(HIGH), SIZE, NULL), 0);
+	*state = gm;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	gmem_free(*state);
+	return 0;
+}
+
+static void what_is_written_is_read_back(void **state)
+{
+	struct gmem *gm = *state;
+	char got[6];
+
+	assert_int_equal(gmem_write(gm, gpa(HIGH + SIZE - 6), "hello", 6), 0);
+	assert_int_equal(gmem_read(gm, gpa(HIGH + SIZE - 6), got, 6), 0);
+	assert_string_equal(got, "hello");
+	assert_int_equal(gmem_zero(gm, gpa(HIGH + SIZE - 6), 6), 0);
+	assert_int_equal(gmem_read(gm, gpa(HIGH + SIZE - 6), got, 6), 0);
+	assert_int_equal(got[0], 0);
+}
+
+static void an_access_outside_ram_fails_and_moves_nothing(void **state)
+{
+	struct gmem *gm = *state;
+	char buf[8] = "keep";
+	const struct {
+		uint64_t at;
+		size_t len;
+	} bad[] = {
+		{0, 1},		     {LOW - 1, 1},	     {LOW - 1, 2},   {LOW + SIZE, 1},
+		{LOW + SIZE - 1, 2}, {HIGH + SIZE - 7, 8},   {~0ull, 1},     {~0ull - 3, 8},
+		{HIGH, SIZE + 1},    {LOW, (size_t)-1},	     {HIGH, ~0ull},
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_false(gmem_ok(gm, gpa(bad[i].at), bad[i].len));
+		assert_int_equal(gmem_read(gm, gpa(bad[i].at), buf, bad[i].len), -EFAULT);
+		assert_int_equal(gmem_write(gm, gpa(bad[i].at), buf, bad[i].len), -EFAULT);
+		assert_int_equal(gmem_zero(gm, gpa(bad[i].at), bad[i].len), -EFAULT);
+	}
+	assert_string_equal(buf, "keep");
+}
+
+static void nothing_at_all_can_be_read_anywhere(void **state)
+{
+	char c = 'x';
+
+	assert_int_equal(gmem_read(*state, gpa(~0ull), &c, 0), 0);
+	assert_int_equal(gmem_write(*state, gpa(5), &c, 0), 0);
+}
+
+static void a_window_is_aligned_and_inside_ram(void **state)
+{
+	struct gmem *gm = *state;
+	struct gwin w;
+
+	assert_int_equal(gmem_window(gm, gpa(LOW + 2), 16, 4, &w), -EINVAL);
+	assert_int_equal(gmem_window(gm, gpa(LOW + SIZE - 8), 16, 4, &w), -EFAULT);
+	assert_int_equal(gmem_window(gm, gpa(LOW + 4), 16, 4, &w), 0);
+	gwin_store16_release(&w, 6, 0x1234);
+	gwin_store32(&w, 8, 0xdeadbeef);
+	assert_int_equal(gwin_load16_acquire(&w, 6), 0x1234);
+	assert_int_equal(gwin_load32(&w, 8), 0xdeadbeef);
+	uint8_t raw[2];
+	assert_int_equal(gmem_read(gm, gpa(LOW + 10), raw, 2), 0);
+	assert_int_equal(raw[0], 0x34); /* little-endian */
+}
+
+static void regions_do_not_overlap(void **state)
+{
+	struct gmem *gm = *state;
+	struct err e = {0};
+
+	assert_int_equal(gmem_add(gm, gpa(LOW + SIZE - 4096), 8192, &e), -EEXIST);
+	assert_int_equal(gmem_add(gm, gpa(LOW + 1), 4096, &e), -EINVAL);
+	assert_int_equal(gmem_add(gm, gpa(0x40000), 0, &e), -EINVAL);
+	assert_int_equal(gmem_add(gm, gpa(~0xfffull), 8192, &e), -EINVAL);
+	assert_int_equal(gmem_size(gm), 2 * SIZE);
+}
+
+static void a_file_that_ends_early_is_an_error(void **state)
+{
+	struct gmem *gm = *state;
+	struct err e = {0};
+	FILE *f = tmpfile();
+	char got[4];
+
+	fputs("0123456789", f);
+	fflush(f);
+	assert_int_equal(gmem_load_file(gm, gpa(LOW + 3), fileno(f), 4, 4, &e), 0);
+	gmem_read(gm, gpa(LOW + 3), got, 4);
+	assert_memory_equal(got, "4567", 4);
+	assert_int_equal(gmem_load_file(gm, gpa(LOW), fileno(f), 4, 7, &e), -EIO);
+	assert_non_null(strstr(e.text, "1 bytes early"));
+	assert_int_equal(gmem_load_file(gm, gpa(LOW + SIZE), fileno(f), 0, 1, &e), -EFAULT);
+	fclose(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(what_is_written_is_read_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_access_outside_ram_fails_and_moves_nothing,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_at_all_can_be_read_anywhere, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_window_is_aligned_and_inside_ram, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(regions_do_not_overlap, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_that_ends_early_is_an_error, setup,
+						teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole initramfs, from module directories made up here. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/unit/cpio_parse.h"
+
+static struct err err;
+static char dir[64];
+
+static void write_file(const char *name, const char *text)
+{
+	char path[200];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	f = fopen(path, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static int setup(void **state)
+{
+	char path[100];
+
+	(void)state;
+	strcpy(dir, "/tmp/test_initramfs-XXXXXX");
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(path, sizeof(path), "%s/k", dir);
+	mkdir(path, 0700);
+	strcat(path, "/fs");
+	mkdir(path, 0700);
+	write_file("modules.dep", "k/virtio_pci.ko: k/ring.ko\n"
+				  "k/virtio_mmio.ko: k/ring.ko\n"
+				  "k/virtio_blk.ko: k/ring.ko\n"
+				  "k/virtio-rng.ko: k/ring.ko\n"
+				  "k/ring.ko:\n"
+				  "k/fs/btrfs.ko: k/lib.ko\n"
+				  "k/fs/xfs.ko: k/lib.ko\n"
+				  "k/lib.ko:\n");
+	write_file("modules.builtin", "k/fs/ext4.ko\n");
+	write_file("k/virtio_pci.ko", "pci");
+	write_file("k/virtio_mmio.ko", "mmio");
+	write_file("k/virtio_blk.ko", "blk");
+	write_file("k/virtio-rng.ko", "rng");
+	write_file("k/ring.ko", "ring");
+	write_file("k/lib.ko", "lib");
+	write_file("k/fs/btrfs.ko", "btrfs");
+	write_file("k/fs/xfs.ko", "");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	char cmd[100];
+
+	(void)state;
+	snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
+	return system(cmd);
+}
+
+static bool entry(const struct cpio *c, const char *name, struct cpio_entry *ret)
+{
+	size_t at = 0;
+
+	while (cpio_next(c, &at, ret))
+		if (!strcmp(ret->name, name))
+			return true;
+	return false;
+}
+
+static char *list(const struct cpio *c)
+{
+	struct cpio_entry e;
+
+	assert_true(entry(c, "modules.list", &e));
+	return strndup((const char *)e.data, e.len);
+}
+
+/* Every directory stands before what is in it, no name twice, and the trailer ends it. */
+static void well_formed(const struct cpio *c)
+{
+	struct cpio_entry e, p;
+	size_t at = 0, n;
+	char up[300];
+	bool end = false;
+
+	while (cpio_next(c, &at, &e)) {
+		end = !strcmp(e.name, "TRAILER!!!");
+		n = 0;
+		for (size_t all = 0; cpio_next(c, &all, &p);)
+			n += !strcmp(p.name, e.name);
+		assert_int_equal(n, 1);
+		if (!strchr(e.name, '/'))
+			continue;
+		snprintf(up, sizeof(up), "%s", e.name);
+		*strrchr(up, '/') = 0;
+		assert_true(entry(c, up, &p));
+		assert_true(S_ISDIR(p.mode));
+		assert_true(p.name < e.name);
+	}
+	assert_true(end);
+	assert_int_equal(at, c->len);
+}
+
+static void without_modules_it_is_init_and_console(void **state)
+{
+	const struct initramfs_args a = {.root = true};
+	struct cpio c = {0};
+	struct cpio_entry e;
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	well_formed(&c);
+	assert_true(entry(&c, "init", &e));
+	assert_int_equal(e.mode, S_IFREG | 0755);
+	assert_memory_equal(e.data, "\177ELF", 4);
+	assert_true(entry(&c, "dev/console", &e));
+	assert_int_equal(e.mode, S_IFCHR | 0600);
+	assert_int_equal(e.rmajor, 5);
+	assert_int_equal(e.rminor, 1);
+	assert_true(entry(&c, "modules.list", &e));
+	assert_int_equal(e.len, 0);
+	cpio_fini(&c);
+}
+
+/* It is unpacked at every boot. */
+static void init_is_small(void **state)
+{
+	const struct initramfs_args a = {0};
+	struct cpio c = {0};
+	struct cpio_entry e;
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	assert_true(entry(&c, "init", &e));
+	assert_true(e.len < 64 << 10);
+	cpio_fini(&c);
+}
+
+static void known_root_takes_its_modules_alone(void **state)
+{
+	const struct initramfs_args a = {.modules = dir, .root = true, .rootfs = "btrfs"};
+	struct cpio c = {0};
+	struct cpio_entry e;
+	char *text;
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	well_formed(&c);
+	text = list(&c);
+	assert_string_equal(text, "/lib/modules/k/ring.ko\n"
+				  "/lib/modules/k/virtio_pci.ko\n"
+				  "/lib/modules/k/virtio-rng.ko\n"
+				  "/lib/modules/k/virtio_blk.ko\n"
+				  "@btrfs\n"
+				  "/lib/modules/k/lib.ko\n"
+				  "/lib/modules/k/fs/btrfs.ko\n");
+	free(text);
+	assert_true(entry(&c, "lib/modules/k/fs/btrfs.ko", &e));
+	assert_int_equal(e.len, 5);
+	assert_memory_equal(e.data, "btrfs", 5);
+	assert_false(entry(&c, "lib/modules/k/virtio_mmio.ko", &e));
+	assert_false(entry(&c, "lib/modules/k/fs/xfs.ko", &e));
+	cpio_fini(&c);
+}
+
+static void unknown_root_takes_all_that_exist(void **state)
+{
+	const struct initramfs_args a = {.modules = dir, .root = true};
+	struct cpio c = {0};
+	struct cpio_entry e;
+	char *text;
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	well_formed(&c);
+	text = list(&c);
+	assert_non_null(strstr(text, "@btrfs\n/lib/modules/k/lib.ko\n/lib/modules/k/fs/btrfs.ko\n"
+				     "@xfs\n/lib/modules/k/lib.ko\n/lib/modules/k/fs/xfs.ko\n"));
+	assert_null(strstr(text, "ext4"));
+	free(text);
+	assert_true(entry(&c, "lib/modules/k/fs/xfs.ko", &e));
+	assert_int_equal(e.len, 0);
+	cpio_fini(&c);
+}
+
+static void mmio_takes_the_other_transport(void **state)
+{
+	const struct initramfs_args a = {.modules = dir, .mmio = true};
+	struct cpio c = {0};
+	char *text;
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	well_formed(&c);
+	text = list(&c);
+	assert_string_equal(text, "/lib/modules/k/ring.ko\n"
+				  "/lib/modules/k/virtio_mmio.ko\n"
+				  "/lib/modules/k/virtio-rng.ko\n");
+	free(text);
+	cpio_fini(&c);
+}
+
+static void file_system_built_in_needs_nothing(void **state)
+{
+	const struct initramfs_args a = {.modules = dir, .root = true, .rootfs = "ext4"};
+	struct cpio c = {0};
+	char *text;
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	text = list(&c);
+	assert_null(strchr(text, '@'));
+	free(text);
+	cpio_fini(&c);
+}
+
+static void what_the_kernel_lacks_is_named(void **state)
+{
+	const struct initramfs_args a = {.modules = dir, .root = true, .rootfs = "erofs"};
+	struct cpio c = {0};
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), -ENOENT);
+	assert_string_equal(err.text,
+			    "initramfs: the kernel has no erofs, neither as a module nor built in");
+	assert_int_equal(initramfs_build(&c, &a, NULL), -ENOENT);
+	assert_null(c.data);
+}
+
+static void missing_directory_is_named(void **state)
+{
+	const struct initramfs_args a = {.modules = "/nonexistent"};
+	struct cpio c = {0};
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), -ENOENT);
+	assert_string_equal(err.text, "initramfs: open /nonexistent/modules.dep: No such file or "
+				      "directory");
+}
+
+/* Builds with this in place of the virtio_blk module. */
+static int with_odd_module(int (*make)(const char *path))
+{
+	const struct initramfs_args a = {.modules = dir, .root = true, .rootfs = "ext4"};
+	struct cpio c = {0};
+	char path[100];
+
+	snprintf(path, sizeof(path), "%s/k/virtio_blk.ko", dir);
+	unlink(path);
+	if (make)
+		assert_int_equal(make(path), 0);
+	return initramfs_build(&c, &a, &err);
+}
+
+static int make_fifo(const char *path)
+{
+	return mkfifo(path, 0600);
+}
+
+static int make_large(const char *path)
+{
+	FILE *f = fopen(path, "w");
+	int r = f ? ftruncate(fileno(f), (64 << 20) + 1) : -1;
+
+	if (f)
+		fclose(f);
+	return r;
+}
+
+static void module_that_is_gone_is_named(void **state)
+{
+	(void)state;
+	assert_int_equal(with_odd_module(NULL), -ENOENT);
+	assert_non_null(strstr(err.text, "virtio_blk.ko: No such file"));
+}
+
+static void module_that_is_a_fifo_is_refused(void **state)
+{
+	(void)state;
+	assert_int_equal(with_odd_module(make_fifo), -EINVAL);
+	assert_non_null(strstr(err.text, "virtio_blk.ko: not a regular file"));
+}
+
+static void module_too_large_is_refused(void **state)
+{
+	(void)state;
+	assert_int_equal(with_odd_module(make_large), -EFBIG);
+	assert_non_null(strstr(err.text, "larger than 64 MiB"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(without_modules_it_is_init_and_console, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(init_is_small, setup, teardown),
+		cmocka_unit_test_setup_teardown(known_root_takes_its_modules_alone, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(unknown_root_takes_all_that_exist, setup, teardown),
+		cmocka_unit_test_setup_teardown(mmio_takes_the_other_transport, setup, teardown),
+		cmocka_unit_test_setup_teardown(file_system_built_in_needs_nothing, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(what_the_kernel_lacks_is_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(missing_directory_is_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(module_that_is_gone_is_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(module_that_is_a_fifo_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(module_too_large_is_refused, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
