@@ -191,6 +191,7 @@ static int modules_all(struct build *b, const struct initramfs_args *a)
 	const char *want[] = {
 		a->mmio ? "!virtio_mmio" : "!virtio_pci",
 		"virtio_console",
+		"pvpanic_mmio",
 		"virtio_rng",
 		"button",
 		"evdev",

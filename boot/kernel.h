@@ -48,6 +48,8 @@ struct kernel_args {
 	const char *cmdline; /* at most what the kernel and LAYOUT_CMDLINE_MAX take, else -E2BIG */
 	const struct iovec *initrd; /* pieces in order; may be NULL */
 	int initrd_n;
+	int initrd_fd; /* instead of the pieces, when initrd_size is not 0: a file from its start */
+	uint64_t initrd_size;
 	gpa_t rsdp;
 };
 

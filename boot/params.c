@@ -117,6 +117,8 @@ int params_put_initrd(struct gmem *gm, const struct kernel_args *a, const struct
 	*ret = (struct span){0, 0};
 	for (int i = 0; i < a->initrd_n; i++) /* pieces in our memory: their sum cannot wrap */
 		len += a->initrd[i].iov_len;
+	if (a->initrd_size)
+		len = a->initrd_size;
 	if (!len)
 		return 0;
 	if (len > space)
@@ -129,7 +131,14 @@ int params_put_initrd(struct gmem *gm, const struct kernel_args *a, const struct
 
 	uint64_t at = (high - len) & ~(PAGE - 1);
 	*ret = (struct span){at, at + len};
-	for (int i = 0; i < a->initrd_n; i++) {
+	if (a->initrd_size) {
+		int r = gmem_load_file(gm, gpa(at), a->initrd_fd, 0, len, e);
+		if (r < 0) {
+			err_ctx(e, "initrd");
+			return r;
+		}
+	}
+	for (int i = 0; !a->initrd_size && i < a->initrd_n; i++) {
 		int r = put(gm, at, a->initrd[i].iov_base, a->initrd[i].iov_len, e);
 		if (r)
 			return r;

@@ -58,9 +58,14 @@ int pvpanic_new(struct pvpanic **ret, struct bus *pio, struct loop *l, const str
 		struct err *e);
 void pvpanic_free(struct pvpanic *d);
 
-/* devices/marker.c: LAYOUT_PORT_MARK (guest/init's stages for the timeline) and the debug port 0x80. */
+/* devices/marker.c: LAYOUT_PORT_MARK (guest/init's stages, for the timeline and for @u) and the debug port 0x80. */
+struct marker_user {
+	void (*marked)(void *arg, uint8_t mark); /* any byte, not MARK_* alone; NULL: nobody listens */
+	void *arg;
+};
 struct marker;
-int marker_new(struct marker **ret, struct bus *pio, struct loop *l, struct err *e);
+int marker_new(struct marker **ret, struct bus *pio, struct loop *l, const struct marker_user *u,
+	       struct err *e);
 void marker_free(struct marker *m);
 
 #endif

@@ -14,6 +14,7 @@
 
 struct marker {
 	struct bus *pio;
+	struct marker_user user;
 };
 
 static uint64_t marker_read(void *dev, uint64_t off, unsigned size)
@@ -26,7 +27,8 @@ static uint64_t marker_read(void *dev, uint64_t off, unsigned size)
 
 static void marker_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 {
-	(void)dev;
+	struct marker *m = dev;
+
 	(void)off;
 	(void)size;
 	switch (val) {
@@ -40,6 +42,8 @@ static void marker_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 		timeline_mark(STAGE_ROOT_INIT);
 		break;
 	}
+	if (m->user.marked)
+		m->user.marked(m->user.arg, (uint8_t)val);
 }
 
 static void marker_ignore(void *dev, uint64_t off, unsigned size, uint64_t val)
@@ -53,13 +57,15 @@ static void marker_ignore(void *dev, uint64_t off, unsigned size, uint64_t val)
 static const struct bus_ops mark_ops = {.read = marker_read, .write = marker_write};
 static const struct bus_ops debug_ops = {.read = marker_read, .write = marker_ignore};
 
-int marker_new(struct marker **ret, struct bus *pio, struct loop *l, struct err *e)
+int marker_new(struct marker **ret, struct bus *pio, struct loop *l, const struct marker_user *u,
+	       struct err *e)
 {
 	struct marker *m = calloc(1, sizeof(*m));
 
 	if (!m)
 		return err_msg(e, -ENOMEM, "marker: out of memory");
 	m->pio = pio;
+	m->user = *u;
 
 	struct bus_region r = {
 		.base = LAYOUT_PORT_MARK,

@@ -4,6 +4,12 @@
  * carries the keyboard to the guest, transmitq 1 the guest's output. SIZE is
  * offered when the host's end is a terminal; EMERG_WRITE always, so that a
  * dying kernel can still speak without rings.
+ *
+ * A device with one port is not told when the port is open. Linux' driver gives
+ * its receive buffers first, prints the whole log next, and until it has done
+ * that throws away every key and every change of size. So both are held back:
+ * until console_listen(), or until the guest has printed something and then
+ * nothing for a while, or for HOLD_LOOKS at the most.
  */
 #include <endian.h>
 #include <errno.h>
@@ -30,7 +36,11 @@
 #define TURN_BYTES (64u << 10)
 #define TURN_CHAINS 64
 
-#define INPUT_MAX 4096 /* keys kept until the driver gives buffers */
+#define INPUT_MAX 4096 /* keys kept until the driver gives buffers and listens */
+
+/* How often it is looked whether the guest has fallen silent, and how many times: five seconds. */
+#define HOLD_NS 100000000ull
+#define HOLD_LOOKS 50
 
 /* Section 5.3.4. */
 struct console_config {
@@ -44,7 +54,10 @@ struct console {
 	struct chr *chr;
 	struct bytes keys;
 	struct vq_chain *out; /* taken from transmitq and not written to its end yet */
-	bool spoke;
+	bool listening;       /* the guest is taken to be: keys go to it at once */
+	struct loop_timer hold;
+	unsigned looks;
+	uint64_t said, seen; /* bytes since it was started: now, and at the last look */
 };
 
 static struct console *of(struct virtio *v)
@@ -54,9 +67,9 @@ static struct console *of(struct virtio *v)
 
 static void console_say(struct console *c, const uint8_t *buf, size_t n)
 {
-	if (!c->spoke)
+	if (!c->said)
 		timeline_mark(STAGE_CONSOLE);
-	c->spoke = true;
+	c->said += n;
 	chr_write(c->chr, buf, n);
 }
 
@@ -135,7 +148,7 @@ static void console_rx(struct console *c)
 		return;
 	/* Buffers are of interest only while a key waits for one. */
 	vq_kicks_off(q);
-	while (c->keys.len) {
+	while (c->listening && c->keys.len) {
 		while (c->keys.len && chains < TURN_CHAINS && vq_next(q, &chain) == VQ_CHAIN) {
 			rx_one(c, chain);
 			chains++;
@@ -150,6 +163,31 @@ static void console_rx(struct console *c)
 	vq_notify(q);
 	if (full && bytes_room(&c->keys))
 		chr_room(c->chr);
+}
+
+void console_listen(struct console *c)
+{
+	if (c->listening || !c->v.running)
+		return;
+	loop_timer_cancel(&c->hold);
+	c->listening = true;
+	/* The driver does not look at the size that was there first before it is told of a change.
+	 */
+	if (virtio_has(&c->v, F_SIZE))
+		virtio_config_changed(&c->v);
+	virtio_rekick(&c->v, RXQ);
+}
+
+static void console_look(void *arg)
+{
+	struct console *c = arg;
+
+	if (++c->looks == HOLD_LOOKS || (c->said && c->said == c->seen)) {
+		console_listen(c);
+		return;
+	}
+	c->seen = c->said;
+	loop_timer_set(c->v.loop, &c->hold, loop_now() + HOLD_NS);
 }
 
 static size_t console_room(void *arg)
@@ -205,8 +243,8 @@ static void console_kick(struct virtio *v, unsigned q)
 
 static int console_queue_start(struct virtio *v, unsigned q)
 {
-	/* Keys typed before the driver was there. virtio_kick ignores a queue that is not live, so
-	 * the turn is taken later, when the device runs. */
+	/* Keys that wait. virtio_kick ignores a queue that is not live, so the turn is taken later,
+	 * when the device runs. */
 	if (q == RXQ)
 		virtio_rekick(v, q);
 	return 0;
@@ -224,11 +262,19 @@ static void console_queue_stop(struct virtio *v, unsigned q)
 
 static int console_start(struct virtio *v)
 {
+	struct console *c = of(v);
+
+	c->said = c->seen = c->looks = 0;
+	loop_timer_set(v->loop, &c->hold, loop_now() + HOLD_NS);
 	return console_queue_start(v, RXQ);
 }
 
 static void console_stop(struct virtio *v)
 {
+	struct console *c = of(v);
+
+	loop_timer_cancel(&c->hold);
+	c->listening = false;
 	console_queue_stop(v, TXQ);
 }
 
@@ -252,6 +298,7 @@ int console_new(struct console **ret, struct gmem *gm, struct loop *l, struct ch
 	if (!c)
 		return err_msg(e, -ENOMEM, "console: out of memory");
 	c->keys.cap = INPUT_MAX;
+	c->hold = (struct loop_timer){.fn = console_look, .arg = c};
 	c->v.offered = 1ull << F_EMERG_WRITE;
 	if (chr_size(chr, &cols, &rows))
 		c->v.offered |= 1ull << F_SIZE;

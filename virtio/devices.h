@@ -26,6 +26,7 @@ struct virtio *rng_virtio(struct rng *r);
 struct console;
 int console_new(struct console **ret, struct gmem *gm, struct loop *l, struct chr *chr, struct err *e);
 void console_free(struct console *c);
+void console_listen(struct console *c); /* the guest is ready for keys: console.c says why it matters */
 struct virtio *console_virtio(struct console *c);
 
 #endif

@@ -312,8 +312,10 @@ void virtio_set_status(struct virtio *v, uint8_t status)
 	if ((set & VIRTIO_S_DRIVER_OK) && !((v->status | set) & VIRTIO_S_FEATURES_OK))
 		set &= (uint8_t)~VIRTIO_S_DRIVER_OK;
 	v->status |= set;
-	if (set & VIRTIO_S_DRIVER_OK)
+	if (set & VIRTIO_S_DRIVER_OK) {
+		v->driven = true;
 		device_start(v);
+	}
 }
 
 /* ------------------------------------------------------------- configuration space */

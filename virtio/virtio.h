@@ -93,6 +93,7 @@ struct virtio {
 	struct virtio_queue *queue;
 	struct virtio_bearer bearer;
 	bool running;             /* between start and stop */
+	bool driven;              /* a driver set DRIVER_OK once; a reset does not undo it */
 	struct log_budget budget; /* for what the driver can provoke */
 };
 

@@ -6,11 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guest/marks.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/timeline.h"
 
 #define MACHINE_WORKERS 8
+/*
+ * A kernel mapped from its file becomes the guest's own this long after the
+ * start: late enough not to compete with the boot, early enough that nobody
+ * has rebuilt the kernel yet.
+ */
+#define SETTLE_NS 2000000000ull
 
 /* ------------------------------------------------------------- virtio */
 
@@ -92,6 +99,12 @@ static int build_vm(struct machine *m, struct err *e)
 {
 	int r = vm_open(&m->vm, e);
 
+	/* There a stock kernel would hang in its decompressor. */
+	if (r == 0 && !m->host->cfg->software_kvm && kvm_kind(NULL) == KVM_KIND_SOFTWARE)
+		r = err_msg(e, -ENOTSUP,
+			    "/dev/kvm: a software KVM, which cannot run stock kernels (this CPU "
+			    "shows neither vmx nor svm); in the sources, tools/testhost run -- "
+			    "COMMAND brings a host with a real one");
 	if (r == 0 && m->host->cfg->cpus > m->vm.max_vcpus)
 		r = err_msg(e, -EINVAL, "--cpus %u: this host's KVM runs at most %u",
 			    m->host->cfg->cpus, m->vm.max_vcpus);
@@ -136,15 +149,18 @@ static int build_devices(struct machine *m, struct err *e)
 
 static int build_boot(struct machine *m, struct err *e)
 {
-	struct kernel_args a = {.cmdline = m->payload.cmdline};
+	struct iovec built = {m->payload.cpio.data, m->payload.cpio.len};
+	struct kernel_args a = {
+		.cmdline = m->payload.cmdline,
+		.initrd = &built,
+		.initrd_n = built.iov_len ? 1 : 0,
+		.initrd_fd = m->payload.initrd_fd,
+		.initrd_size = m->payload.initrd_size,
+	};
 	int r = platform_tables(m, &a.rsdp, e);
 
 	if (r < 0)
 		return r;
-	if (m->payload.initrd.iov_len) {
-		a.initrd = &m->payload.initrd;
-		a.initrd_n = 1;
-	}
 	r = kernel_load(m->payload.kernel, m->gm, &a, &m->entry, e);
 	payload_close(&m->payload);
 	timeline_mark(STAGE_KERNEL);
@@ -176,6 +192,7 @@ int machine_build(struct machine *m, const struct host *h, struct err *e)
 	memset(m, 0, sizeof(*m));
 	m->host = h;
 	m->vm.fd = m->vm.kvm_fd = -1;
+	m->payload.initrd_fd = -1;
 	/* What can be wrong with the user's files comes first, before the host is asked for anything. */
 	int r = payload_open(&m->payload, h->cfg, e);
 	if (r == 0)
@@ -197,6 +214,16 @@ static void *settle_thread(void *arg)
 	return NULL;
 }
 
+/* On a thread of its own: it copies megabytes, and the main loop has a console to serve. */
+static void settle(void *arg)
+{
+	struct machine *m = arg;
+
+	m->settling = pthread_create(&m->settler, NULL, settle_thread, m->gm) == 0;
+	if (!m->settling)
+		gmem_settle(m->gm);
+}
+
 int machine_start(struct machine *m, struct err *e)
 {
 	int r = 0;
@@ -206,10 +233,8 @@ int machine_start(struct machine *m, struct err *e)
 	/* The boot processor last: the others only wait for it. */
 	for (unsigned i = m->host->cfg->cpus; r == 0 && i > 0; i--)
 		r = vcpu_start(m->vcpu[i - 1], e);
-	if (r == 0)
-		m->settling = pthread_create(&m->settler, NULL, settle_thread, m->gm) == 0;
-	if (r == 0 && !m->settling)
-		gmem_settle(m->gm);
+	m->settle = (struct loop_timer){.fn = settle, .arg = m};
+	loop_timer_set(m->host->loop, &m->settle, loop_now() + SETTLE_NS);
 	return r;
 }
 
@@ -228,6 +253,7 @@ static void stop_vcpus(struct machine *m)
 void machine_destroy(struct machine *m)
 {
 	stop_vcpus(m);
+	loop_timer_cancel(&m->settle);
 	if (m->settling)
 		pthread_join(m->settler, NULL);
 	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
@@ -244,8 +270,6 @@ void machine_destroy(struct machine *m)
 	vm_close(&m->vm);
 	gmem_free(m->gm);
 	payload_close(&m->payload);
-	memset(m, 0, sizeof(*m));
-	m->vm.fd = m->vm.kvm_fd = -1;
 }
 
 void machine_power_button(struct machine *m)
@@ -253,11 +277,43 @@ void machine_power_button(struct machine *m)
 	platform_power_button(m->platform);
 }
 
-bool machine_was_orderly(const struct machine *m)
+static bool was_driven(const struct machine *m)
 {
 	bool driven = false;
 
+	/* Not the status: Linux resets its virtio devices before it restarts. */
 	for (unsigned i = 0; i < m->nslots; i++)
-		driven |= m->slot[i].v->status & VIRTIO_S_DRIVER_OK;
-	return driven && platform_irqs_masked(m);
+		driven |= m->slot[i].v->driven;
+	return driven;
+}
+
+bool machine_was_orderly(const struct machine *m)
+{
+	return was_driven(m) && platform_irqs_masked(m);
+}
+
+bool machine_was_stillborn(const struct machine *m)
+{
+	const struct config *c = m->host->cfg;
+
+	return !c->initrd && !c->software_kvm && !was_driven(m) &&
+	       !__atomic_load_n(&m->init_started, __ATOMIC_ACQUIRE);
+}
+
+void machine_marked(void *arg, uint8_t mark)
+{
+	struct machine *m = arg;
+
+	switch (mark) {
+	case MARK_INIT_STARTED:
+		__atomic_store_n(&m->init_started, true, __ATOMIC_RELEASE);
+		break;
+	case MARK_ROOT_INIT:
+		if (m->console)
+			console_listen(m->console);
+		break;
+	case MARK_FAILED:
+		power_report(&m->host->power, POWER_INIT_FAILED);
+		break;
+	}
 }

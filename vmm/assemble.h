@@ -46,6 +46,7 @@ struct machine {
 	struct pci_window window;
 	struct platform *platform;
 	struct workers *workers;
+	struct loop_timer settle;
 	pthread_t settler; /* makes guest memory private while the guest boots */
 	bool settling;
 	struct rng *rng;
@@ -54,6 +55,7 @@ struct machine {
 	struct loop *blk_loop[CONFIG_DISKS_MAX];
 	struct virtio_slot slot[MACHINE_VIRTIO_MAX]; /* in the order of PCI slots and MMIO pages */
 	unsigned nslots;
+	bool init_started; /* atomic: guest/init said so */
 	struct vcpu *vcpu[CONFIG_CPUS_MAX];
 	struct payload payload;
 	struct vcpu_entry entry;
@@ -68,6 +70,10 @@ void machine_power_button(struct machine *m);
 
 /* Whether the guest had taken its devices and let go of its interrupts again: an orderly restart. */
 bool machine_was_orderly(const struct machine *m);
+/* Whether a kernel that was to run guest/init neither did nor took a device: it never came up. */
+bool machine_was_stillborn(const struct machine *m);
+/* guest/init's stages, MARK_*: what struct marker_user wants. */
+void machine_marked(void *arg, uint8_t mark);
 
 /* ---- platform_ARCH.c */
 void platform_window(struct machine *m);                /* fills m->window once the VM and memory are known */

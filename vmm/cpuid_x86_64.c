@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -166,9 +167,13 @@ void cpuid_patch(struct cpuid_table *t, const struct cpuid_facts *f)
 	patch_frequency(t, f);
 }
 
-static int cpuid_supported(const struct vm *vm, struct cpuid_table *t, struct err *e)
+int cpuid_init(struct vm *vm, struct err *e)
 {
-	memset(t, 0, sizeof(*t));
+	struct cpuid_table *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return err_msg(e, -ENOMEM, "CPUID: out of memory");
+	vm->arch = t;
 	t->nent = CPUID_ENTRIES_MAX;
 	if (ioctl(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, t) < 0)
 		return err_sys(e, "get the supported CPUID");
@@ -179,7 +184,7 @@ static int cpuid_supported(const struct vm *vm, struct cpuid_table *t, struct er
 
 int cpuid_apply(int fd, unsigned index, const struct vcpu_env *env, struct err *e)
 {
-	struct cpuid_table t;
+	struct cpuid_table t = *(const struct cpuid_table *)env->vm->arch;
 	int khz = ioctl(fd, KVM_GET_TSC_KHZ, 0);
 	struct cpuid_facts f = {
 		.index = index,
@@ -187,20 +192,16 @@ int cpuid_apply(int fd, unsigned index, const struct vcpu_env *env, struct err *
 		.tsc_khz = khz > 0 ? (uint32_t)khz : 0,
 		.tsc_deadline = vm_has(env->vm, KVM_CAP_TSC_DEADLINE_TIMER),
 	};
-	int r = cpuid_supported(env->vm, &t, e);
 
-	if (r < 0)
-		return r;
 	cpuid_patch(&t, &f);
 	return ioctl(fd, KVM_SET_CPUID2, &t) < 0 ? err_sys(e, "set CPUID") : 0;
 }
 
 unsigned cpuid_phys_bits(const struct vm *vm)
 {
-	struct cpuid_table t;
-	struct kvm_cpuid_entry2 *c;
+	const struct kvm_cpuid_entry2 *c = find(vm->arch, LEAF_SIZES, 0);
 
-	if (cpuid_supported(vm, &t, NULL) < 0 || !(c = find(&t, LEAF_SIZES, 0)))
+	if (!c)
 		return 36;
 	unsigned bits = c->eax & 0xff;
 	return bits < 36 ? 36 : bits > 46 ? 46 : bits;

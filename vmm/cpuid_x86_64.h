@@ -24,6 +24,9 @@ struct cpuid_facts {
 /* Pure: for unit tests. The table keeps room for what is added. */
 void cpuid_patch(struct cpuid_table *t, const struct cpuid_facts *f);
 
+/* Asks KVM what it can offer, once a VM: vm->arch. */
+int cpuid_init(struct vm *vm, struct err *e);
+
 int cpuid_apply(int vcpu_fd, unsigned index, const struct vcpu_env *env, struct err *e);
 
 /* Physical address bits of the guest. */

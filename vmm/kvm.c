@@ -126,6 +126,8 @@ void vm_close(struct vm *vm)
 	if (vm->kvm_fd >= 0)
 		close(vm->kvm_fd);
 	vm->fd = vm->kvm_fd = -1;
+	free(vm->arch);
+	vm->arch = NULL;
 }
 
 int vm_has(const struct vm *vm, unsigned cap)

@@ -3,6 +3,7 @@
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
 
+#include "vmm/cpuid_x86_64.h"
 #include "vmm/kvm.h"
 #include "vmm/layout.h"
 
@@ -10,6 +11,10 @@ int vm_arch_init(struct vm *vm, struct err *e)
 {
 	uint64_t identity = LAYOUT_KVM_IDENTITY;
 
+	int r = cpuid_init(vm, e);
+
+	if (r < 0)
+		return r;
 	/*
 	 * Intel without "unrestricted guest" runs real mode inside these four pages;
 	 * both must be set before the first vCPU (KVM API 4.28, 4.78). AMD ignores them.

@@ -15,6 +15,8 @@
 
 /* After its panic was announced a kernel has this long to reset or load a crash kernel. */
 #define PANIC_WAIT_NS 1000000000ull
+/* And guest/init to power off after it failed: it drains the console and syncs. */
+#define FAILED_WAIT_NS 10000000000ull
 
 /* The process around the machines: signals, the terminal, and what ended the last one. */
 struct life {
@@ -22,8 +24,10 @@ struct life {
 	struct machine machine;
 	enum power_event ended; /* atomic; POWER_NONE while it runs */
 	bool panicked;          /* atomic */
+	bool init_failed;       /* atomic */
+	bool stillborn;         /* the kernel reset the machine before anything else */
 	struct loop_task task;
-	struct loop_timer panic_timer, timeout, grace;
+	struct loop_timer dying, timeout, grace;
 	struct loop_fd signals;
 	int sigfd;
 	bool asked_to_end; /* a SIGTERM was passed on as the power button */
@@ -39,6 +43,8 @@ static void life_power(void *arg, enum power_event ev)
 
 	if (ev == POWER_PANIC)
 		__atomic_store_n(&l->panicked, true, __ATOMIC_RELEASE);
+	else if (ev == POWER_INIT_FAILED)
+		__atomic_store_n(&l->init_failed, true, __ATOMIC_RELEASE);
 	else if (ev == POWER_CRASHLOADED)
 		log_info("the guest panicked; its crash kernel takes over");
 	else
@@ -53,13 +59,17 @@ static void life_task(void *arg)
 
 	if (__atomic_load_n((int *)&l->ended, __ATOMIC_ACQUIRE) != POWER_NONE)
 		loop_stop(l->host.loop);
-	else if (__atomic_load_n(&l->panicked, __ATOMIC_ACQUIRE) && !l->panic_timer.due)
-		loop_timer_set(l->host.loop, &l->panic_timer, loop_now() + PANIC_WAIT_NS);
+	else if (l->dying.due)
+		return;
+	else if (__atomic_load_n(&l->panicked, __ATOMIC_ACQUIRE))
+		loop_timer_set(l->host.loop, &l->dying, loop_now() + PANIC_WAIT_NS);
+	else if (__atomic_load_n(&l->init_failed, __ATOMIC_ACQUIRE))
+		loop_timer_set(l->host.loop, &l->dying, loop_now() + FAILED_WAIT_NS);
 }
 
-static void life_panic_over(void *arg)
+static void life_dead(void *arg)
 {
-	life_power(arg, POWER_OFF); /* the panic flag decides the status */
+	life_power(arg, POWER_OFF); /* the flags decide the status */
 }
 
 static void life_timed_out(void *arg)
@@ -122,8 +132,8 @@ static int life_signals(struct life *l, struct err *e)
 	return r < 0 ? err_msg(e, r, "signals: %s", strerror(-r)) : 0;
 }
 
-static int life_chr(struct life *l, struct chr **ret, const struct char_config *c, const char *label,
-		    struct err *e)
+static int life_chr(struct life *l, struct chr **ret, const struct char_config *c,
+		    const char *label, struct err *e)
 {
 	if (c->mode == CHAR_OFF)
 		return 0;
@@ -138,7 +148,7 @@ static int life_init(struct life *l, const struct config *c, struct err *e)
 	l->host.cfg = c;
 	l->host.power = (struct power_sink){life_power, l};
 	l->task = (struct loop_task){.fn = life_task, .arg = l};
-	l->panic_timer = (struct loop_timer){.fn = life_panic_over, .arg = l};
+	l->dying = (struct loop_timer){.fn = life_dead, .arg = l};
 	l->timeout = (struct loop_timer){.fn = life_timed_out, .arg = l};
 	l->grace = (struct loop_timer){.fn = life_grace_over, .arg = l};
 	l->signals = (struct loop_fd){.fn = life_signal, .arg = l};
@@ -170,7 +180,7 @@ static void life_fini(struct life *l)
 static int life_run(struct life *l, struct err *e)
 {
 	l->ended = POWER_NONE;
-	l->panicked = false;
+	l->panicked = l->init_failed = l->stillborn = false;
 	int r = machine_build(&l->machine, &l->host, e);
 	if (r == 0)
 		r = machine_start(&l->machine, e);
@@ -179,10 +189,18 @@ static int life_run(struct life *l, struct err *e)
 		timeline_mark(STAGE_END);
 		if (l->ended == POWER_TRIPLE && machine_was_orderly(&l->machine))
 			l->ended = POWER_RESET; /* how reboot=triple restarts a machine */
+		l->stillborn = l->ended == POWER_RESET && machine_was_stillborn(&l->machine);
 	}
 	machine_destroy(&l->machine);
-	loop_timer_cancel(&l->panic_timer);
+	loop_timer_cancel(&l->dying);
 	return r;
+}
+
+/* A kernel that panics, with or without a word, is not run again and again. */
+static bool life_goes_on(const struct life *l)
+{
+	return l->ended == POWER_RESET && !l->panicked && !l->init_failed && !l->stillborn &&
+	       !l->host.cfg->no_reboot && !l->asked_to_end;
 }
 
 static int life_status(const struct life *l)
@@ -191,24 +209,30 @@ static int life_status(const struct life *l)
 		return EXIT_VMM;
 	if (l->ended == POWER_TIMEOUT)
 		return EXIT_TIMED_OUT;
-	if (l->panicked)
+	if (l->panicked || l->stillborn)
 		return EXIT_GUEST_PANIC;
 	if (l->ended == POWER_TRIPLE)
 		return EXIT_GUEST_TRIPLE;
 	if (l->ended == POWER_QUIT)
 		return l->asked_to_end ? EXIT_TERMINATED : EXIT_USER_QUIT;
-	return EXIT_GUEST_OFF;
+	return l->init_failed ? EXIT_VMM : EXIT_GUEST_OFF;
 }
 
 static const char *life_reason(const struct life *l)
 {
 	switch (life_status(l)) {
 	case EXIT_GUEST_PANIC:
-		return "the guest's kernel panicked";
+		return l->panicked ? "the guest's kernel panicked"
+				   : "the guest's kernel reset the machine before it ran an init";
 	case EXIT_GUEST_TRIPLE:
 		return "the guest triple-faulted";
 	case EXIT_TIMED_OUT:
 		return "time limit reached";
+	case EXIT_VMM:
+		/* What failed in the host was logged when it happened. */
+		return l->ended == POWER_FAIL ? NULL
+					      : "guest/init could not reach the root: its line on "
+						"the guest's console says why";
 	default:
 		return NULL;
 	}
@@ -234,8 +258,7 @@ int machine_main(const struct config *c)
 	int r = life_init(&life, c, &e);
 	while (r == 0) {
 		r = life_run(&life, &e);
-		if (life.ended != POWER_RESET || life.panicked || c->no_reboot ||
-		    life.asked_to_end)
+		if (!life_goes_on(&life))
 			break;
 		log_info("the guest restarts");
 	}

@@ -5,12 +5,16 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/log.h"
+
+/* Names in terminfo: what else $TERM may hold could mean something to the kernel. */
+#define TERM_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-._"
+#define TERM_MAX 40
 
 /* --------------------------------------------------------- command line */
 
@@ -33,18 +37,37 @@ static int cmdline_add(struct payload *p, struct err *e, const char *fmt, ...)
 	return 0;
 }
 
+/* What the user's terminal is, for the shell at the other end: the kernel hands it on to init. */
+static const char *cmdline_term(const struct config *c)
+{
+	const char *term = getenv("TERM");
+
+	if ((c->console.mode != CHAR_TTY && c->serial.mode != CHAR_TTY) || !isatty(STDIN_FILENO))
+		return NULL;
+	if (!term || !*term || strlen(term) > TERM_MAX || term[strspn(term, TERM_CHARS)])
+		return NULL;
+	return term;
+}
+
 /* The last console= is /dev/console: the fast one when both are there. */
 static int cmdline_default(struct payload *p, const struct config *c, struct err *e)
 {
+	const char *term = cmdline_term(c);
+	bool serial = c->serial.mode != CHAR_OFF;
 	int r = 0;
 
-	if (c->serial.mode != CHAR_OFF)
+	if (serial)
 		r = cmdline_add(p, e, "console=ttyS0");
 	if (r == 0 && c->console.mode != CHAR_OFF)
 		r = cmdline_add(p, e, "console=hvc0");
 	/* A panic ends the machine; pvpanic says so first. */
 	if (r == 0)
 		r = cmdline_add(p, e, "panic=-1");
+	/* Else the driver looks for as many as it was built for. */
+	if (r == 0)
+		r = cmdline_add(p, e, "8250.nr_uarts=%d", serial);
+	if (r == 0 && term)
+		r = cmdline_add(p, e, "TERM=%s", term);
 	if (r == 0 && c->rootfs)
 		r = cmdline_add(p, e, "root=/dev/vda %s", c->disks[0].readonly ? "ro" : "rw");
 	return r;
@@ -61,35 +84,22 @@ static int cmdline_build(struct payload *p, const struct config *c, struct err *
 
 /* --------------------------------------------------------------- initrd */
 
-static int initrd_map(struct payload *p, const char *path, struct err *e)
+static int initrd_open(struct payload *p, const char *path, struct err *e)
 {
 	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		int r = err_sys(e, "initrd %s", path);
-		if (fd >= 0)
-			close(fd);
-		return r;
-	}
-	int r = 0;
+	/* O_NONBLOCK: a fifo without a writer must not hang us; it is refused below. */
+	p->initrd_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (p->initrd_fd < 0 || fstat(p->initrd_fd, &st) < 0)
+		return err_sys(e, "initrd %s", path);
 	if (S_ISDIR(st.st_mode))
-		r = err_msg(e, -EISDIR, "initrd %s: is a directory", path);
-	else if (!S_ISREG(st.st_mode))
-		r = err_msg(e, -EINVAL, "initrd %s: not a regular file", path);
-	else if (st.st_size == 0)
-		r = err_msg(e, -EINVAL, "initrd %s: is empty", path);
-	if (r == 0) {
-		p->map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-		if (p->map == MAP_FAILED) {
-			p->map = NULL;
-			r = err_sys(e, "initrd %s: map", path);
-		} else {
-			p->initrd = (struct iovec){p->map, (size_t)st.st_size};
-		}
-	}
-	close(fd);
-	return r;
+		return err_msg(e, -EISDIR, "initrd %s: is a directory", path);
+	if (!S_ISREG(st.st_mode))
+		return err_msg(e, -EINVAL, "initrd %s: not a regular file", path);
+	if (st.st_size == 0)
+		return err_msg(e, -EINVAL, "initrd %s: is empty", path);
+	p->initrd_size = (uint64_t)st.st_size;
+	return 0;
 }
 
 /* Where the kernel's modules are: --modules, or /lib/modules/VERSION when it exists. */
@@ -136,19 +146,19 @@ static int initrd_build(struct payload *p, const struct config *c, struct err *e
 
 	if (r < 0)
 		return err_ctx(e, "initramfs");
-	p->initrd = (struct iovec){p->cpio.data, p->cpio.len};
 	return 0;
 }
 
 int payload_open(struct payload *p, const struct config *c, struct err *e)
 {
 	memset(p, 0, sizeof(*p));
+	p->initrd_fd = -1;
 	int r = kernel_open(&p->kernel, c->kernel, e);
 	if (r < 0)
 		return r;
 	/* A freestanding program (software KVM is asked for by name) has no use for an initramfs. */
 	if (c->initrd)
-		r = initrd_map(p, c->initrd, e);
+		r = initrd_open(p, c->initrd, e);
 	else if (!c->software_kvm)
 		r = initrd_build(p, c, e);
 	if (r == 0)
@@ -161,8 +171,9 @@ int payload_open(struct payload *p, const struct config *c, struct err *e)
 void payload_close(struct payload *p)
 {
 	kernel_free(p->kernel);
-	if (p->map)
-		munmap(p->map, p->initrd.iov_len);
+	if (p->initrd_fd >= 0)
+		close(p->initrd_fd);
 	cpio_fini(&p->cpio);
 	memset(p, 0, sizeof(*p));
+	p->initrd_fd = -1;
 }

@@ -3,17 +3,15 @@
 #ifndef VMM_PAYLOAD_H
 #define VMM_PAYLOAD_H
 
-#include <sys/uio.h>
-
 #include "boot/initramfs.h"
 #include "boot/kernel.h"
 #include "vmm/config.h"
 
 struct payload {
 	struct kernel *kernel;
-	struct iovec initrd; /* the user's file mapped, or cpio's bytes; iov_len 0: none */
-	void *map;           /* the user's file */
-	struct cpio cpio;
+	int initrd_fd; /* the user's file; -1: none */
+	uint64_t initrd_size;
+	struct cpio cpio; /* or the one built here; len 0: none */
 	char cmdline[4096];
 };
 

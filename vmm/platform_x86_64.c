@@ -79,6 +79,7 @@ static int build_serial(struct machine *m, struct platform *p, struct err *e)
 int platform_build(struct machine *m, struct err *e)
 {
 	struct platform *p = calloc(1, sizeof(*p));
+	const struct marker_user marked = {machine_marked, m};
 	struct loop *l = m->host->loop;
 
 	if (!p)
@@ -98,7 +99,7 @@ int platform_build(struct machine *m, struct err *e)
 		r = ged_new(&p->ged, m->mmio, l, p->base, p->ged_irq, e);
 	if (r == 0)
 		r = pvpanic_new(&p->pvpanic, m->pio, l, &m->host->power, e);
-	return r < 0 ? r : marker_new(&p->marker, m->pio, l, e);
+	return r < 0 ? r : marker_new(&p->marker, m->pio, l, &marked, e);
 }
 
 int platform_tables(struct machine *m, gpa_t *ret_rsdp, struct err *e)

@@ -14,6 +14,7 @@ enum power_event {
 	POWER_TRIPLE,  /* KVM_EXIT_SHUTDOWN: triple fault */
 	POWER_PANIC,   /* pvpanic: the guest's kernel panicked; the machine goes on until it resets or ends */
 	POWER_CRASHLOADED, /* pvpanic: a crash kernel takes over */
+	POWER_INIT_FAILED, /* guest/init did not reach the root's init; it powers off by itself */
 	POWER_TIMEOUT, /* --timeout */
 	POWER_QUIT,    /* the user (Ctrl-A x) or a second SIGTERM */
 	POWER_FAIL,    /* the host failed; the reason was logged */

@@ -70,17 +70,26 @@ def cpu_ms(pid):
     return total * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def pss_kib(pid, guest_bytes):
-    """PSS of everything but the mappings that hold guest memory, KiB."""
-    total = size = pss = 0
+def mappings(pid):
+    out = []
     for line in get(f"/proc/{pid}/smaps").splitlines():
         m = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
         if m:
-            total += pss if size < guest_bytes // 2 else 0
-            size, pss = int(m[2], 16) - int(m[1], 16), 0
+            out.append([int(m[1], 16), int(m[2], 16), 0])
         elif line.startswith("Pss:"):
-            pss = int(line.split()[1])
-    return total + (pss if size < guest_bytes // 2 else 0)
+            out[-1][2] = int(line.split()[1])
+    return out
+
+
+def pss_kib(pid, guest_bytes):
+    """PSS of all but guest memory, KiB. Guest memory: neighbours that sum up to its size, the largest among them."""
+    maps = mappings(pid)
+    big = max(range(len(maps)), key=lambda i: maps[i][1] - maps[i][0])
+    for first in range(big, -1, -1):
+        for last in range(big, len(maps)):
+            if maps[last][1] - maps[first][0] == guest_bytes:
+                return sum(m[2] for m in maps[:first] + maps[last + 1:])
+    raise RuntimeError("guest memory was not found among the mappings")
 
 
 class Mark:

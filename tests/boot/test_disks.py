@@ -73,7 +73,7 @@ class Disks(vm.TestCase):
         image = self.rootfs()
         t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", image, "--timeout", 200)
         self.addCleanup(t.close)
-        t.expect(r"/ # ")
+        t.expect(vm.PROMPT)
         r = self.boot("--rootfs", image)
         self.assertEqual(r.status, 125, r)
         self.assertIn("lock", r.err)

@@ -113,17 +113,20 @@ class Roots(vm.TestCase):
         os.makedirs(f"{tree}/bin")
         subprocess.run(["cp", "/bin/busybox", f"{tree}/bin/"], check=True)
         with open(f"{tree}/init", "w") as f:
-            f.write("#!/bin/busybox sh\necho USER-INITRD\n/bin/busybox poweroff -f\n")
+            f.write("#!/bin/busybox sh\necho USER-INITRD\nread x\necho GOT-$x\n"
+                    "/bin/busybox poweroff -f\n")
         os.chmod(f"{tree}/init", 0o755)
         os.symlink("busybox", f"{tree}/bin/sh")
         initrd = self.path("initrd")
         subprocess.run(f"cd {tree} && mkdir -p dev && mknod dev/console c 5 1 && "
                        f"find . | cpio -o -H newc --quiet | gzip > {initrd}", shell=True, check=True)
-        r = self.boot("--initrd", initrd)
+        r = self.boot("--initrd", initrd, stdin=b"early\n")
         self.assertEqual(r.status, 0, r)
         self.assertIn("USER-INITRD", r.out, r)
+        self.assertIn("GOT-early", r.out, r)
 
     def test_no_root_says_what_to_give(self):
         r = self.boot()
-        self.assertEqual(r.status, 0, r)
+        self.assertEqual(r.status, 125, r)
         self.assertIn("--rootfs", r.out, r)
+        self.assertIn("guest/init could not reach the root", r.err, r)

@@ -33,6 +33,13 @@ class Ends(vm.TestCase):
         r = self.end("exit 3")
         self.assertEqual(r.status, 122, r)
 
+    def test_reset_before_init_is_122_and_no_endless_restart(self):
+        """Without its drivers a stock kernel panics, and has nobody to tell the host."""
+        kernel, modules = vm.debian()
+        r = self.end("true", "--modules", modules, kernel=kernel, cmdline="rdinit=/none")
+        self.assertEqual(r.status, 122, r)
+        self.assertIn("before it ran an init", r.err, r)
+
     def test_timeout_is_124(self):
         r = self.end("echo UP; sleep 1000", timeout=15)
         self.assertEqual(r.status, 124, r)
@@ -74,7 +81,7 @@ class PowerButton(vm.TestCase):
     def test_sigterm_presses_the_power_button_and_the_guest_powers_off(self):
         t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", self.rootfs(), "--timeout", 200)
         self.addCleanup(t.close)
-        t.expect(r"/ # ")
+        t.expect(vm.PROMPT)
         t.kill(signal.SIGTERM)
         self.assertEqual(t.wait(), 0, t.out)
         self.assertTrue(t.restored())
@@ -101,17 +108,19 @@ class PowerButton(vm.TestCase):
 
 
 class AtATerminal(vm.TestCase):
-    def terminal(self, *args, **kw):
-        t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", self.rootfs(), "--timeout", 200,
-                        *args, **kw)
+    def terminal(self, *args, kernel=None, **kw):
+        t = vm.Terminal("boot", "--kernel", kernel or vm.lean(), "--rootfs", self.rootfs(),
+                        "--timeout", 200, *args, **kw)
         self.addCleanup(t.close)
         return t
 
     def test_shell_ctrl_c_window_size_and_quit(self):
         t = self.terminal(cols=101, rows=31)
-        t.expect(r"/ # ")
+        t.expect(vm.PROMPT)
         t.send("echo $((6*7))\n")
         t.expect(r"\r\n42\r\n")
+        t.send("echo $TERM\n")
+        t.expect(r"\r\nxterm-256color\r\n")
         t.send("stty size\n")
         t.expect("31 101")
         t.resize(77, 22)
@@ -122,7 +131,7 @@ class AtATerminal(vm.TestCase):
         t.send("sleep 1000\n")
         time.sleep(1)
         t.send("\x03")
-        t.expect(r"/ # ")
+        t.expect(vm.PROMPT)
         t.send("\x01h")
         t.expect("quit")
         t.send("\x01x")
@@ -133,18 +142,25 @@ class AtATerminal(vm.TestCase):
         for how, status in (("poweroff -f\n", 0), ("echo c > /proc/sysrq-trigger\n", 122)):
             with self.subTest(how=how):
                 t = self.terminal()
-                t.expect(r"/ # ")
+                t.expect(vm.PROMPT)
                 t.send(how)
                 self.assertEqual(t.wait(), status, t.out)
                 self.assertTrue(t.restored())
 
-    def test_serial_console_takes_input(self):
-        t = self.terminal("--console", "off", "--serial", "tty")
-        t.expect(r"/ # ")
+    def serial_console(self, *args, **kw):
+        t = self.terminal("--console", "off", "--serial", "tty", *args, **kw)
+        t.expect(vm.PROMPT)
         t.send("echo serial-$((6*7)); poweroff -f\n")
         t.expect("serial-42")
         self.assertEqual(t.wait(), 0, t.out)
         self.assertTrue(t.restored())
+
+    def test_serial_console_takes_input(self):
+        self.serial_console()
+
+    def test_serial_console_of_debian_takes_input(self):
+        kernel, modules = vm.debian()
+        self.serial_console("--modules", modules, kernel=kernel)
 
     def test_both_on_the_terminal_and_ctrl_a_c_moves_the_keyboard(self):
         t = self.terminal("--serial", "tty", "--cmdline",

@@ -67,6 +67,7 @@ struct machine {
 static void machine_start(struct machine *m)
 {
 	static const struct power_sink sink = {0};
+	static const struct marker_user nobody = {0};
 
 	*m = (struct machine){0};
 	if (bus_new(&m->pio, NULL) || bus_new(&m->mmio, NULL) || loop_new(&m->loop, "fuzz", NULL) ||
@@ -77,7 +78,7 @@ static void machine_start(struct machine *m)
 	    acpi_pm_new(&m->pm, m->pio, m->loop, &sink, NULL) ||
 	    ged_new(&m->ged, m->mmio, m->loop, GED_ADDR, m->irq, NULL) ||
 	    pvpanic_new(&m->pvpanic, m->pio, m->loop, &sink, NULL) ||
-	    marker_new(&m->marker, m->pio, m->loop, NULL))
+	    marker_new(&m->marker, m->pio, m->loop, &nobody, NULL))
 		abort();
 }
 

@@ -47,6 +47,8 @@ static int setup(void **state)
 				  "k/virtio_mmio.ko: k/ring.ko\n"
 				  "k/virtio_blk.ko: k/ring.ko\n"
 				  "k/virtio-rng.ko: k/ring.ko\n"
+				  "k/pvpanic-mmio.ko: k/pvpanic.ko\n"
+				  "k/pvpanic.ko:\n"
 				  "k/ring.ko:\n"
 				  "k/fs/btrfs.ko: k/lib.ko\n"
 				  "k/fs/xfs.ko: k/lib.ko\n"
@@ -57,6 +59,8 @@ static int setup(void **state)
 	write_file("k/virtio_blk.ko", "blk");
 	write_file("k/virtio-rng.ko", "rng");
 	write_file("k/ring.ko", "ring");
+	write_file("k/pvpanic-mmio.ko", "mmio");
+	write_file("k/pvpanic.ko", "common");
 	write_file("k/lib.ko", "lib");
 	write_file("k/fs/btrfs.ko", "btrfs");
 	write_file("k/fs/xfs.ko", "");
@@ -164,6 +168,8 @@ static void known_root_takes_its_modules_alone(void **state)
 	text = list(&c);
 	assert_string_equal(text, "/lib/modules/k/ring.ko\n"
 				  "/lib/modules/k/virtio_pci.ko\n"
+				  "/lib/modules/k/pvpanic.ko\n"
+				  "/lib/modules/k/pvpanic-mmio.ko\n"
 				  "/lib/modules/k/virtio-rng.ko\n"
 				  "/lib/modules/k/virtio_blk.ko\n"
 				  "@btrfs\n"
@@ -210,6 +216,8 @@ static void mmio_takes_the_other_transport(void **state)
 	text = list(&c);
 	assert_string_equal(text, "/lib/modules/k/ring.ko\n"
 				  "/lib/modules/k/virtio_mmio.ko\n"
+				  "/lib/modules/k/pvpanic.ko\n"
+				  "/lib/modules/k/pvpanic-mmio.ko\n"
 				  "/lib/modules/k/virtio-rng.ko\n");
 	free(text);
 	cpio_fini(&c);

@@ -37,18 +37,31 @@ static void power(void *arg, enum power_event ev)
 		events[nevents++] = ev;
 }
 
+static uint8_t marks[4];
+static unsigned nmarks;
+
+static void marked(void *arg, uint8_t mark)
+{
+	assert_ptr_equal(arg, marks);
+	if (nmarks < 4)
+		marks[nmarks++] = mark;
+}
+
+static const struct marker_user listener = {marked, marks};
+
 static int setup(void **state)
 {
 	const struct power_sink sink = {.fn = power};
 	struct err e;
 
 	(void)state;
-	nevents = 0;
+	nevents = nmarks = 0;
 	return bus_new(&pio, &e) || bus_new(&mmio, &e) || loop_new(&loop, "test", &e) ||
 	       irq_fake_new(&irq, &e) || cmos_new(&cmos, pio, loop, 3ull << 30, 5ull << 30, &e) ||
 	       i8042_new(&i8042, pio, loop, &sink, &e) || acpi_pm_new(&pm, pio, loop, &sink, &e) ||
 	       ged_new(&ged, mmio, loop, GED_ADDR, irq, &e) ||
-	       pvpanic_new(&pvpanic, pio, loop, &sink, &e) || marker_new(&marker, pio, loop, &e);
+	       pvpanic_new(&pvpanic, pio, loop, &sink, &e) ||
+	       marker_new(&marker, pio, loop, &listener, &e);
 }
 
 static int teardown(void **state)
@@ -417,6 +430,17 @@ static void marker_reports_each_stage(void **state)
 	assert_int_equal(in(LAYOUT_PORT_DEBUG), 0xff);
 }
 
+static void marker_passes_every_byte_on(void **state)
+{
+	(void)state;
+	out(LAYOUT_PORT_MARK, MARK_FAILED);
+	out(LAYOUT_PORT_MARK, 0x77);
+	out(LAYOUT_PORT_DEBUG, 1);
+	assert_int_equal(nmarks, 2);
+	assert_int_equal(marks[0], MARK_FAILED);
+	assert_int_equal(marks[1], 0x77);
+}
+
 /* --------------------------------------------------------- lifetimes */
 
 static void a_taken_port_is_an_error_and_leaves_nothing_behind(void **state)
@@ -435,10 +459,10 @@ static void a_taken_port_is_an_error_and_leaves_nothing_behind(void **state)
 	marker = NULL;
 	struct bus_region r = {.base = LAYOUT_PORT_DEBUG, .size = 1, .name = "other"};
 	assert_int_equal(bus_add(pio, &r, &e), 0);
-	assert_true(marker_new(&m, pio, loop, &e) < 0);
+	assert_true(marker_new(&m, pio, loop, &listener, &e) < 0);
 	assert_int_equal(bus_read(pio, LAYOUT_PORT_MARK, 1), ~0ull);
 	assert_int_equal(bus_del(pio, LAYOUT_PORT_DEBUG), 0);
-	assert_int_equal(marker_new(&marker, pio, loop, &e), 0);
+	assert_int_equal(marker_new(&marker, pio, loop, &listener, &e), 0);
 	assert_null(m);
 
 	i8042_free(i8042);
@@ -476,6 +500,7 @@ int main(void)
 		TEST(ged_events_gather_and_reading_takes_them),
 		TEST(pvpanic_tells_and_takes_two_events),
 		TEST(marker_reports_each_stage),
+		TEST(marker_passes_every_byte_on),
 		TEST(a_taken_port_is_an_error_and_leaves_nothing_behind),
 	};
 

@@ -123,6 +123,17 @@ static void driver_ok_without_features_ok_does_not_start(void **state)
 	assert_int_equal(f->starts, 0);
 }
 
+static void driven_outlives_a_reset(void **state)
+{
+	struct fixture *f = *state;
+
+	virtio_set_status(&f->v, 7);
+	assert_false(f->v.driven);
+	run(f, 0);
+	virtio_set_status(&f->v, 0);
+	assert_true(f->v.driven);
+}
+
 static void driver_ok_starts_once(void **state)
 {
 	struct fixture *f = *state;
@@ -287,6 +298,7 @@ int main(void)
 		T(status_bits_are_only_ever_added),
 		T(needs_reset_is_not_the_drivers_to_write),
 		T(driver_ok_without_features_ok_does_not_start),
+		T(driven_outlives_a_reset),
 		T(driver_ok_starts_once),
 		T(queues_that_were_not_enabled_stay_dead),
 		T(a_start_that_fails_needs_reset),

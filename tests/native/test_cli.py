@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: one line that says what, which and why, status 125, and nothing left behind.
+
+No guest runs; what comes after /dev/kvm is opened uses a software KVM too.
+"""
+import fcntl
+import gzip
+import os
+import socket
+import struct
+import subprocess
+import unittest
+
+from tests.lib import vm
+
+GUEST = f"{vm.BUILD}/payload/guest_end.elf"
+OFD_SETLK = 37  # F_OFD_SETLK of <fcntl.h>; Python's module has no name for it
+
+
+class Cli(vm.TestCase):
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path("files"))
+
+    def file(self, name, data=b"", mode=0o644):
+        path = os.path.join(self.dir, "files", name)
+        with open(path, "wb") as f:
+            f.write(data)
+        os.chmod(path, mode)
+        return path
+
+    def files(self):
+        return sorted((d, sorted(names)) for d, _, names in os.walk(self.dir))
+
+    def boot_args(self, *args, kernel=GUEST):
+        return ["boot", *(["--kernel", kernel] if kernel else []), "--software-kvm", "--console", "off",
+                "--timeout", "20", *map(str, args)]
+
+    def refused(self, *args, says, kernel=GUEST, status=125):
+        """@says: words that must all stand in the one line."""
+        before = self.files()
+        r = vm.mvm(*self.boot_args(*args, kernel=kernel), limit=60)
+        self.check(r, says, status)
+        self.assertEqual(self.files(), before)
+        return r
+
+    def check(self, r, says, status=125):
+        self.assertEqual(r.status, status, r)
+        self.assertEqual(r.err.count("\n"), 1, r)
+        self.assertTrue(r.err.startswith("mvm: ") and r.err.endswith("\n"), r)
+        self.assertEqual(r.out, "", r)
+        for word in [says] if isinstance(says, str) else says:
+            self.assertIn(word, r.err, r)
+
+
+class Kernels(Cli):
+    def bad(self, path, *says):
+        self.refused(kernel=path, says=[path, *says])
+
+    def elf(self, **change):
+        """A copy of a guest's ELF header and program headers with fields changed."""
+        with open(GUEST, "rb") as f:
+            data = bytearray(f.read())
+        for at, fmt, value in change.values():
+            struct.pack_into(fmt, data, at, value)
+        return bytes(data)
+
+    def test_missing(self):
+        self.bad(self.path("vmlinuz"), "No such file")
+
+    def test_directory(self):
+        self.bad(self.dir, "directory")
+
+    def test_empty(self):
+        self.bad(self.file("k"), "empty")
+
+    def test_fifo(self):
+        path = self.path("fifo")
+        os.mkfifo(path)
+        self.bad(path, "not a regular file")
+
+    def test_truncated_elf(self):
+        with open(GUEST, "rb") as f:
+            head = f.read()
+        self.bad(self.file("k", head[:40]), "truncated")
+        self.bad(self.file("k", head[:100]), "truncated")
+        self.bad(self.file("k", head[:2000]), "truncated")
+
+    def test_truncated_bzimage(self):
+        head = bytearray(4096)
+        head[0x1f1] = 4
+        head[0x200:0x202] = b"\xeb\x6a"  # the header reaches to 0x26c
+        head[0x1fe:0x200] = b"\x55\xaa"
+        head[0x202:0x206] = b"HdrS"
+        struct.pack_into("<H", head, 0x206, 0x20f)
+        struct.pack_into("<I", head, 0x1f4, 1 << 16)  # syssize: 1 MiB follows
+        struct.pack_into("<H", head, 0x236, 1)        # 64-bit entry
+        head[0x211] = 1
+        self.bad(self.file("k", bytes(head)), "truncated")
+
+    def test_arm64_elf(self):
+        self.bad(self.file("k", self.elf(machine=(18, "<H", 183))), "arm64", "x86-64")
+
+    def test_32_bit_elf(self):
+        self.bad(self.file("k", self.elf(cls=(4, "B", 1), machine=(18, "<H", 3))), "32-bit")
+
+    def test_arm64_image(self):
+        self.bad(self.file("k", bytes(0x38) + b"ARM\x64" + bytes(4096)), "arm64")
+
+    def test_text_file(self):
+        self.bad(self.file("k", b"hello\n" * 1000), "not a Linux kernel")
+
+    def test_damaged_gzip(self):
+        packed = gzip.compress(self.elf())
+        self.bad(self.file("k", packed[:len(packed) // 2]))
+        self.bad(self.file("k", packed[:200] + b"\xff" * 50 + packed[250:]))
+
+    def test_kernel_beyond_memory(self):
+        with open(GUEST, "rb") as f:
+            data = bytearray(f.read())
+        phoff, = struct.unpack_from("<Q", data, 32)
+        count, = struct.unpack_from("<H", data, 56)
+        struct.pack_into("<Q", data, phoff + 56 * (count - 1) + 40, 1 << 30)  # memsz
+        self.bad(self.file("k", bytes(data)), "memory")
+
+    @unittest.skipIf(os.getuid(), "needs root, whose rights it takes away")
+    def test_unreadable(self):
+        path = self.file("k", self.elf(), 0o000)
+        r = powerless("", *self.boot_args(kernel=path))
+        self.check(r, [path, "Permission denied"])
+
+
+class Initrds(Cli):
+    def test_missing(self):
+        self.refused("--initrd", self.path("i"), says=[self.path("i"), "No such file"])
+
+    def test_directory(self):
+        self.refused("--initrd", self.dir, says=[self.dir, "directory"])
+
+    def test_empty(self):
+        path = self.file("i")
+        self.refused("--initrd", path, says=[path, "empty"])
+
+    def test_too_large_for_memory(self):
+        path = self.file("i")
+        os.truncate(path, 200 << 20)
+        self.refused("--initrd", path, "--memory", "128M", says=["initrd", "200.0 MiB", "does not fit"])
+
+
+class Options(Cli):
+    def test_unknown_option_names_the_nearest(self):
+        for wrong, right in (("--memroy", "--memory"), ("--kernal", "--kernel"),
+                             ("--cpu", "--cpus"), ("--no-rebot", "--no-reboot")):
+            with self.subTest(wrong):
+                self.refused(wrong, "1", says=[wrong, "unknown", right])
+
+    def test_unknown_option_near_nothing(self):
+        self.refused("--xyzzy", says=["--xyzzy", "unknown"])
+
+    def test_option_given_twice(self):
+        self.refused("--cpus", "1", "--cpus", "2", says=["--cpus", "twice"])
+        self.refused("--no-reboot", "--no-reboot", says=["--no-reboot", "twice"])
+
+    def test_missing_value(self):
+        self.refused("--memory", says=["--memory", "missing"])
+
+    def test_value_for_a_flag(self):
+        self.refused("--no-reboot=yes", says=["--no-reboot", "no value"])
+
+    def test_stray_argument(self):
+        self.refused("bzImage", says=["bzImage", "unexpected"])
+
+    def test_cpus_out_of_range(self):
+        for n in ("0", "33", "-1", "99999999999999999999", "two", ""):
+            with self.subTest(n):
+                self.refused("--cpus", n, says="--cpus")
+
+    def test_memory_out_of_range(self):
+        for size in ("0", "512", "63M", "2T", "99999999999999999999G"):
+            with self.subTest(size):
+                self.refused("--memory", size, says=["--memory", "out of range"])
+        for size in ("lots", "12Q", "1.5G", "-1G"):
+            with self.subTest(size):
+                self.refused("--memory", size, says=["--memory", size])
+
+    def test_unknown_transport(self):
+        self.refused("--transport", "usb", says=["--transport", "usb", "pci"])
+
+    def test_unknown_console(self):
+        self.refused("--serial", "fiel=x", says=["--serial", "did you mean file"])
+
+    def test_command_line_too_long(self):
+        self.refused("--cmdline", "x" * 2100, says=["command line", "2047"])
+        self.refused("--cmdline", "x" * 9000, says="command line")
+
+    def test_command_line_with_control_characters(self):
+        self.refused("--cmdline", "a\nb", says="--cmdline")
+
+    def test_unknown_command_names_the_nearest(self):
+        r = vm.mvm("bott")
+        self.assertEqual(r.status, 125, r)
+        self.assertEqual(r.err.count("\n"), 1, r)
+        self.assertIn("boot", r.err)
+
+    def test_help_and_version_succeed(self):
+        for args in (["help"], ["--help"], ["help", "boot"], ["boot", "--help"], ["version"],
+                     ["--version"]):
+            with self.subTest(args):
+                r = vm.mvm(*args)
+                self.assertEqual((r.status, r.err), (0, ""), r)
+                self.assertTrue(r.out, r)
+
+
+class Disks(Cli):
+    def image(self, name="d", size=1 << 20, mode=0o644):
+        path = self.file(name, b"", mode)
+        os.truncate(path, size)
+        return path
+
+    def test_missing(self):
+        path = self.path("nothing.img")
+        self.refused("--disk", path, says=["disk 0", path, "No such file"])
+        self.refused("--rootfs", path, says=[path, "No such file"])
+
+    def test_directory(self):
+        self.refused("--disk", self.dir, says=["disk 0", self.dir, "directory"])
+
+    def test_empty(self):
+        path = self.image(size=0)
+        self.refused("--disk", path, says=["disk 0", path, "empty"])
+
+    def test_fifo(self):
+        path = self.path("fifo")
+        os.mkfifo(path)
+        self.refused("--disk", path, says=["disk 0", path, "FIFO"])
+
+    def test_character_device(self):
+        self.refused("--disk", "/dev/zero", says=["disk 0", "/dev/zero", "character device"])
+
+    def test_second_of_two_is_named(self):
+        self.refused("--disk", self.image(), "--disk", self.path("x"), says=["disk 1", "No such"])
+
+    def locked(self, kind):
+        path = self.image()
+        f = open(path, "r+b")
+        self.addCleanup(f.close)
+        fcntl.fcntl(f, OFD_SETLK, struct.pack("hhqqi4x", kind, 0, 0, 0, 0))
+        return path
+
+    def test_locked_by_a_writer(self):
+        path = self.locked(fcntl.F_WRLCK)
+        for how in ("", ",readonly=on"):
+            self.refused("--disk", path + how, says=["disk 0", path, "locked", str(os.getpid())])
+
+    def test_locked_by_a_reader(self):
+        path = self.locked(fcntl.F_RDLCK)
+        self.refused("--disk", path, says=["disk 0", path, "locked"])
+        self.runs("--disk", f"{path},readonly=on")
+
+    def test_same_image_twice(self):
+        path = self.image()
+        self.refused("--disk", path, "--disk", path, says=["disk 1", path, "this machine"])
+        self.runs("--disk", f"{path},readonly=on", "--disk", f"{path},readonly=on")
+
+    def runs(self, *args, err=""):
+        r = vm.mvm(*self.boot_args("--no-reboot", "--cmdline", "off", *args))
+        self.assertEqual(r.status, 0, r)
+        if err:
+            self.assertEqual(r.err.count("\n"), 1, r)
+        self.assertIn(err, r.err, r)
+        return r
+
+    def test_odd_size_is_warned_of_and_cut(self):
+        path = self.image(size=(1 << 20) + 100)
+        self.runs("--disk", path, err="not a multiple of 512")
+        self.assertEqual(os.path.getsize(path), (1 << 20) + 100)
+
+    def test_below_one_sector(self):
+        path = self.image(size=511)
+        self.refused("--disk", path, says=["disk 0", path, "512"])
+
+    def test_doubled_and_unknown_keys(self):
+        path = self.image()
+        self.refused("--disk", f"{path},serial=a,serial=b", says=["serial", "twice"])
+        self.refused("--disk", f"{path},redonly=on", says=["redonly", "readonly"])
+        self.refused("--disk", f"{path},readonly=maybe", says=["readonly", "maybe"])
+        self.refused("--disk", f"{path},queue_size=3", says=["queue_size", "power of two"])
+
+    @unittest.skipIf(os.getuid(), "needs root, whose rights it takes away")
+    def test_read_only_file(self):
+        path = self.image(mode=0o444)
+        r = powerless("", *self.boot_args("--disk", path))
+        self.check(r, ["disk 0", path, "read-only", "readonly=on"])
+
+    @unittest.skipIf(os.getuid(), "needs root to mount")
+    def test_read_only_file_system(self):
+        os.mkdir(self.path("ro"))
+        image = self.path("ro/d")
+        r = in_namespace(f"mount -t tmpfs none {self.path('ro')} && truncate -s 1M {image} && "
+                         f"mount -o remount,ro {self.path('ro')}",
+                         *self.boot_args("--disk", image))
+        self.check(r, ["disk 0", image, "read-only", "readonly=on"])
+
+
+class Outputs(Cli):
+    def test_serial_file_in_no_directory(self):
+        self.refused("--serial", "file=/nonexistent/x", says=["serial", "/nonexistent/x", "No such"])
+
+    def test_socket_in_no_directory(self):
+        self.refused("--serial", "socket=/nonexistent/x", says=["serial", "/nonexistent/x", "No such"])
+
+    def test_socket_path_too_long(self):
+        self.refused("--serial", "socket=/" + "x" * 200, says=["serial", "201 bytes"])
+
+    def test_socket_is_removed_when_a_later_thing_fails(self):
+        path = self.path("s")
+        self.refused("--serial", f"socket={path}", "--disk", "/nonexistent", says="disk 0")
+        self.assertFalse(os.path.exists(path))
+
+    def test_socket_that_somebody_uses(self):
+        path = self.path("s")
+        s = socket.socket(socket.AF_UNIX)
+        self.addCleanup(s.close)
+        s.bind(path)
+        s.listen()
+        self.refused("--serial", f"socket={path}", says=["serial", path])
+        self.assertTrue(os.path.exists(path))
+
+
+class Terminal(Cli):
+    """What fails late has already seen the terminal raw; it comes back."""
+
+    def check_pty(self, *args, says):
+        t = vm.Terminal("boot", "--software-kvm", "--kernel", GUEST, "--console", "tty", *args)
+        self.addCleanup(t.close)
+        self.assertEqual(t.wait(60), 125, t.out)
+        self.assertTrue(t.restored())
+        self.assertEqual(t.out.count("\n"), 1, t.out)
+        self.assertIn(says, t.out)
+
+    def test_restored_after_a_bad_option(self):
+        self.check_pty("--cpus", "99", says="--cpus 99")
+
+    def test_restored_after_a_missing_disk(self):
+        self.check_pty("--disk", "/nonexistent", says="disk 0")
+
+    def test_restored_after_a_long_command_line(self):
+        self.check_pty("--cmdline", "x" * 2100, says="command line")
+
+    def test_restored_after_a_bad_initrd(self):
+        self.check_pty("--initrd", "/nonexistent", says="initrd")
+
+
+# ------------------------------------------------------------------ /dev/kvm
+
+def finish(argv):
+    p = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, timeout=60)
+    return vm.Done(p.returncode, p.stdout.decode(), p.stderr.decode())
+
+
+def in_namespace(setup, *args):
+    """mvm in a mount namespace of its own, after a shell's set-up in it."""
+    return finish(["unshare", "-m", "sh", "-ec", f'{setup}\nexec "$@"', "sh", vm.MVM, *args])
+
+
+def powerless(setup, *args):
+    """The same without the right to pass over the modes of files."""
+    return finish(["unshare", "-m", "sh", "-ec", f'{setup}\nexec setpriv --bounding-set '
+                   '-dac_override,-dac_read_search -- "$@"', "sh", vm.MVM, *args])
+
+
+@unittest.skipIf(os.getuid(), "needs root to arrange /dev")
+class Kvm(Cli):
+    def run_in(self, setup, *args):
+        return in_namespace(setup, *self.boot_args(*args))
+
+    def test_missing(self):
+        # A /dev of its own without kvm in it.
+        r = self.run_in("mount -t tmpfs none /dev")
+        self.check(r, ["/dev/kvm", "not there"])
+
+    def test_forbidden(self):
+        node = self.file("kvm", b"", 0o000)
+        r = powerless(f"mount --bind {node} /dev/kvm", *self.boot_args())
+        self.check(r, ["/dev/kvm", "permission denied"])
+
+    def test_not_a_kvm(self):
+        r = self.run_in("mount --bind /dev/null /dev/kvm")
+        self.check(r, ["/dev/kvm"])
+
+    def test_without_a_driver(self):
+        if subprocess.run(["mknod", self.path("files/kvm"), "c", "10", "254"]).returncode:
+            self.skipTest("this host lets nobody make a device node")
+        r = self.run_in(f"mount --bind {self.path('files/kvm')} /dev/kvm")
+        self.check(r, ["/dev/kvm"])
+
+    def test_software_only(self):
+        """A CPU that shows neither vmx nor svm: here, or because /proc/cpuinfo says so."""
+        cpuinfo = self.file("cpuinfo", b"processor : 0\nflags : fpu vme de pse svm_lock avmx\n\n")
+        args = [a for a in self.boot_args() if a != "--software-kvm"]
+        r = in_namespace(f"mount --bind {cpuinfo} /proc/cpuinfo", *args)
+        self.check(r, ["/dev/kvm", "software", "testhost"])

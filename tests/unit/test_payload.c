@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel's command line: what mvm says by itself, and what the user adds. */
+#include "vmm/payload.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tests/unit/kernel_craft.h"
+
+static struct config cfg;
+static struct payload p;
+static char path[64];
+
+static int before(void **s)
+{
+	int fd;
+
+	(void)s;
+	snprintf(path, sizeof(path), "/tmp/mvm-payload-XXXXXX");
+	fd = mkstemp(path);
+	craft_bzimage();
+	if (fd < 0 || write(fd, img.p, img.n) != (ssize_t)img.n || close(fd))
+		return -1;
+	config_init(&cfg);
+	cfg.software_kvm = true; /* without an initramfs of ours */
+	return config_string(&cfg.kernel, path, &err);
+}
+
+static int after(void **s)
+{
+	(void)s;
+	config_fini(&cfg);
+	return unlink(path);
+}
+
+static void cmdline_is(const char *want)
+{
+	assert_int_equal(payload_open(&p, &cfg, &err), 0);
+	assert_string_equal(p.cmdline, want);
+	payload_close(&p);
+}
+
+static void command_line_names_the_console_that_is_there(void **s)
+{
+	(void)s;
+	cfg.console.mode = CHAR_NULL;
+	cmdline_is("console=hvc0 panic=-1 8250.nr_uarts=0");
+	cfg.serial.mode = CHAR_NULL;
+	cmdline_is("console=ttyS0 console=hvc0 panic=-1 8250.nr_uarts=1");
+	cfg.console.mode = CHAR_OFF;
+	cmdline_is("console=ttyS0 panic=-1 8250.nr_uarts=1");
+	cfg.serial.mode = CHAR_OFF;
+	cmdline_is("panic=-1 8250.nr_uarts=0");
+}
+
+static void command_line_names_the_root_and_whether_it_may_be_written(void **s)
+{
+	(void)s;
+	cfg.console.mode = CHAR_NULL;
+	assert_int_equal(config_string(&cfg.rootfs, "/img", &err), 0);
+	assert_int_equal(config_disk(&cfg, "/img", &err), 0);
+	cmdline_is("console=hvc0 panic=-1 8250.nr_uarts=0 root=/dev/vda rw");
+	cfg.disks[0].readonly = true;
+	cmdline_is("console=hvc0 panic=-1 8250.nr_uarts=0 root=/dev/vda ro");
+}
+
+static void command_line_of_the_user_comes_last_or_alone(void **s)
+{
+	(void)s;
+	cfg.console.mode = CHAR_NULL;
+	assert_int_equal(config_string(&cfg.cmdline, "quiet -- -x", &err), 0);
+	cmdline_is("console=hvc0 panic=-1 8250.nr_uarts=0 quiet -- -x");
+	cfg.no_default_cmdline = true;
+	cmdline_is("quiet -- -x");
+	assert_int_equal(config_string(&cfg.cmdline, "", &err), 0);
+	cmdline_is("");
+}
+
+static void command_line_that_does_not_fit_is_refused(void **s)
+{
+	static char text[sizeof(p.cmdline) + 1];
+
+	(void)s;
+	cfg.no_default_cmdline = true;
+	memset(text, 'x', sizeof(p.cmdline));
+	assert_int_equal(config_string(&cfg.cmdline, text, &err), 0);
+	assert_int_equal(payload_open(&p, &cfg, &err), -E2BIG);
+	assert_non_null(strstr(err.text, "4095"));
+	cfg.cmdline[sizeof(p.cmdline) - 1] = '\0';
+	cmdline_is(cfg.cmdline);
+}
+
+/* With a terminal as standard input. */
+static void term_is(const char *term, const char *want)
+{
+	if (term)
+		setenv("TERM", term, 1);
+	else
+		unsetenv("TERM");
+	cmdline_is(want);
+}
+
+static void terminal_type_reaches_the_guest_when_it_is_one_word(void **s)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY), slave, in = dup(STDIN_FILENO);
+
+	(void)s;
+	assert_int_equal(grantpt(master) | unlockpt(master), 0);
+	slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+	dup2(slave, STDIN_FILENO);
+	term_is("xterm-256color", "console=hvc0 panic=-1 8250.nr_uarts=0 TERM=xterm-256color");
+	term_is("a b", "console=hvc0 panic=-1 8250.nr_uarts=0");
+	term_is("\"", "console=hvc0 panic=-1 8250.nr_uarts=0");
+	term_is("x\n", "console=hvc0 panic=-1 8250.nr_uarts=0");
+	term_is("", "console=hvc0 panic=-1 8250.nr_uarts=0");
+	term_is(NULL, "console=hvc0 panic=-1 8250.nr_uarts=0");
+	term_is("0123456789012345678901234567890123456789x",
+		"console=hvc0 panic=-1 8250.nr_uarts=0");
+	cfg.console.mode = CHAR_NULL; /* somebody else's terminal is not ours */
+	term_is("xterm", "console=hvc0 panic=-1 8250.nr_uarts=0");
+	cfg.console.mode = CHAR_TTY;
+	dup2(in, STDIN_FILENO);
+	if (!isatty(STDIN_FILENO))
+		term_is("xterm", "console=hvc0 panic=-1 8250.nr_uarts=0");
+	close(in);
+	close(slave);
+	close(master);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, before, after)
+		T(command_line_names_the_console_that_is_there),
+		T(command_line_names_the_root_and_whether_it_may_be_written),
+		T(command_line_of_the_user_comes_last_or_alone),
+		T(command_line_that_does_not_fit_is_refused),
+		T(terminal_type_reaches_the_guest_when_it_is_one_word),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
