@@ -144,7 +144,7 @@ C_FILES = $(shell git ls-files '*.c' '*.h')
 lint: ## clang-format, cppcheck, shellcheck
 	@$(DEPS) build lint
 	@clang-format --dry-run -Werror $(C_FILES)
-	@cppcheck -q --std=c11 --error-exitcode=1 --inline-suppr --suppressions-list=.cppcheck \
+	@cppcheck -q --std=c11 --error-exitcode=1 --inline-suppr \
 		--enable=warning,portability -I. -DINIT_PATH= $(filter-out tests/%,$(filter %.c,$(C_FILES)))
 	@shellcheck $(shell git ls-files | xargs grep -lE '^\#!.*(bash|sh)$$')
 	@echo 'lint: clean'

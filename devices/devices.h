@@ -19,29 +19,33 @@
 
 /* devices/serial.c: 16550A at LAYOUT_PORT_SERIAL (National Semiconductor PC16550D). */
 struct serial;
-int serial_new(struct serial **ret, struct bus *pio, struct loop *l, struct irq *irq, struct chr *chr,
-	       struct err *e);
+int serial_new(struct serial **ret, struct bus *pio, struct loop *l, struct irq *irq,
+	       struct chr *chr, struct err *e);
 void serial_free(struct serial *s);
 
-/* devices/cmos.c: MC146818 clock, read-only UTC time; memory size bytes. Alarm and periodic interrupts are absent. */
+/* devices/cmos.c: MC146818 clock, read-only UTC time; memory size bytes. Alarm and periodic
+ * interrupts are absent. */
 struct cmos;
-int cmos_new(struct cmos **ret, struct bus *pio, struct loop *l, uint64_t low_ram, uint64_t high_ram,
-	     struct err *e);
+int cmos_new(struct cmos **ret, struct bus *pio, struct loop *l, uint64_t low_ram,
+	     uint64_t high_ram, struct err *e);
 void cmos_free(struct cmos *c);
 
-/* devices/i8042.c: a controller without devices that self-tests; command 0xFE resets the machine. */
+/* devices/i8042.c: a controller without devices that self-tests; command 0xFE resets the machine.
+ */
 struct i8042;
 int i8042_new(struct i8042 **ret, struct bus *pio, struct loop *l, const struct power_sink *p,
 	      struct err *e);
 void i8042_free(struct i8042 *d);
 
-/* devices/acpi_pm.c: sleep control and status, reset register at 0x600; 24/32-bit PM timer at 0x608 (3.579545 MHz). */
+/* devices/acpi_pm.c: sleep control and status, reset register at 0x600; 24/32-bit PM timer at 0x608
+ * (3.579545 MHz). */
 struct acpi_pm;
 int acpi_pm_new(struct acpi_pm **ret, struct bus *pio, struct loop *l, const struct power_sink *p,
 		struct err *e);
 void acpi_pm_free(struct acpi_pm *d);
 
-/* devices/ged.c: generic event device; one byte that clears on read: 1 CPU, 2 memory, 4 PCI, 8 power button. */
+/* devices/ged.c: generic event device; one byte that clears on read: 1 CPU, 2 memory, 4 PCI, 8
+ * power button. */
 #define GED_CPU 1
 #define GED_MEMORY 2
 #define GED_PCI 4
@@ -58,9 +62,11 @@ int pvpanic_new(struct pvpanic **ret, struct bus *pio, struct loop *l, const str
 		struct err *e);
 void pvpanic_free(struct pvpanic *d);
 
-/* devices/marker.c: LAYOUT_PORT_MARK (guest/init's stages, for the timeline and for @u) and the debug port 0x80. */
+/* devices/marker.c: LAYOUT_PORT_MARK (guest/init's stages, for the timeline and for @u) and the
+ * debug port 0x80. */
 struct marker_user {
-	void (*marked)(void *arg, uint8_t mark); /* any byte, not MARK_* alone; NULL: nobody listens */
+	void (*marked)(void *arg,
+		       uint8_t mark); /* any byte, not MARK_* alone; NULL: nobody listens */
 	void *arg;
 };
 struct marker;

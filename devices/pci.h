@@ -58,16 +58,17 @@ struct pci_ops {
 	 */
 	void (*cfg_written)(struct pci_func *f, unsigned off, unsigned size);
 	void (*cfg_reading)(struct pci_func *f, unsigned off, unsigned size);
-	/* BAR @bar begins (@on) or stops decoding at @addr: (de)register ioeventfds. May be NULL. */
+	/* BAR @bar begins (@on) or stops decoding at @addr: (de)register ioeventfds. May be NULL.
+	 */
 	void (*bar_mapped)(struct pci_func *f, unsigned bar, uint64_t addr, bool on);
 };
 
 struct pci_bar {
-	uint64_t size; /* a power of two >= 4096; 0: absent */
-	bool is64;     /* takes two registers */
+	uint64_t size;             /* a power of two >= 4096; 0: absent */
+	bool is64;                 /* takes two registers */
 	const struct bus_ops *ops; /* called with dev as given here */
 	void *dev;
-	uint64_t addr;  /* where it decodes now; valid while mapped */
+	uint64_t addr; /* where it decodes now; valid while mapped */
 	bool mapped;
 	uint64_t home; /* private: what pci_add assigned, and nobody else gets */
 };
@@ -100,7 +101,8 @@ void pci_bus_free(struct pci_bus *b); /* after pci_del of all functions; accepts
 /* Header fields; call before pci_add. @class24: base class, sub-class, interface. */
 void pci_header(struct pci_func *f, uint16_t vendor, uint16_t device, uint8_t revision,
 		uint32_t class24, uint16_t subvendor, uint16_t subdevice);
-/* Appends a capability of @len bytes (id and next included, filled in here), 4-aligned; returns its offset, 0 when full. */
+/* Appends a capability of @len bytes (id and next included, filled in here), 4-aligned; returns its
+ * offset, 0 when full. */
 unsigned pci_cap(struct pci_func *f, uint8_t id, const void *body, unsigned len);
 
 /* Lowest free slot from 1 on; assigns BARs. -ENOSPC when the bus or the window is full. */
@@ -108,7 +110,8 @@ int pci_add(struct pci_bus *b, struct pci_func *f, struct err *e);
 void pci_del(struct pci_func *f); /* loop's lock held or no vCPU running */
 unsigned pci_slot(const struct pci_func *f);
 
-/* Configuration space of @slot as a guest reads it, for tests and the PCI_CFG capability: through the function's ops. */
+/* Configuration space of @slot as a guest reads it, for tests and the PCI_CFG capability: through
+ * the function's ops. */
 uint32_t pci_cfg_read(struct pci_func *f, unsigned off, unsigned size);
 void pci_cfg_write(struct pci_func *f, unsigned off, unsigned size, uint32_t val);
 

@@ -8,10 +8,11 @@
 #include "vmm/config.h"
 #include "vmm/workers.h"
 
-/* Section 5.2. Opens and locks the image: see virtio/image.h. @index: position for names and default serial. */
+/* Section 5.2. Opens and locks the image: see virtio/image.h. @index: position for names and
+ * default serial. */
 struct blk;
-int blk_new(struct blk **ret, const struct disk_config *c, unsigned index, unsigned cpus, struct gmem *gm,
-	    struct loop *l, struct workers *w, struct err *e);
+int blk_new(struct blk **ret, const struct disk_config *c, unsigned index, unsigned cpus,
+	    struct gmem *gm, struct loop *l, struct workers *w, struct err *e);
 void blk_free(struct blk *b);
 struct virtio *blk_virtio(struct blk *b);
 
@@ -24,9 +25,11 @@ struct virtio *rng_virtio(struct rng *r);
 
 /* Section 5.3, one port, VIRTIO_CONSOLE_F_SIZE. */
 struct console;
-int console_new(struct console **ret, struct gmem *gm, struct loop *l, struct chr *chr, struct err *e);
+int console_new(struct console **ret, struct gmem *gm, struct loop *l, struct chr *chr,
+		struct err *e);
 void console_free(struct console *c);
-void console_listen(struct console *c); /* the guest is ready for keys: console.c says why it matters */
+void console_listen(
+	struct console *c); /* the guest is ready for keys: console.c says why it matters */
 struct virtio *console_virtio(struct console *c);
 
 #endif

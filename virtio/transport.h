@@ -13,17 +13,18 @@
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
 
-/* virtio/vpci.c: virtio 1.2 section 4.1, modern only. @irqs may be NULL (tests: fake MSIs); @vm NULL: no ioeventfd. */
+/* virtio/vpci.c: virtio 1.2 section 4.1, modern only. @irqs may be NULL (tests: fake MSIs); @vm
+ * NULL: no ioeventfd. */
 struct vpci;
-int vpci_new(struct vpci **ret, struct virtio *v, struct pci_bus *pci, struct irqs *irqs, struct vm *vm,
-	     struct err *e);
+int vpci_new(struct vpci **ret, struct virtio *v, struct pci_bus *pci, struct irqs *irqs,
+	     struct vm *vm, struct err *e);
 void vpci_free(struct vpci *t);
 struct pci_func *vpci_func(struct vpci *t);
 
 /* virtio/vmmio.c: section 4.2, version 2, at @base. @irq becomes the transport's. */
 struct vmmio;
-int vmmio_new(struct vmmio **ret, struct virtio *v, struct bus *mmio, uint64_t base, struct irq *irq,
-	      struct vm *vm, struct err *e);
+int vmmio_new(struct vmmio **ret, struct virtio *v, struct bus *mmio, uint64_t base,
+	      struct irq *irq, struct vm *vm, struct err *e);
 void vmmio_free(struct vmmio *t);
 
 #endif

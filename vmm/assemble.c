@@ -193,7 +193,8 @@ int machine_build(struct machine *m, const struct host *h, struct err *e)
 	m->host = h;
 	m->vm.fd = m->vm.kvm_fd = -1;
 	m->payload.initrd_fd = -1;
-	/* What can be wrong with the user's files comes first, before the host is asked for anything. */
+	/* What can be wrong with the user's files comes first, before the host is asked for
+	 * anything. */
 	int r = payload_open(&m->payload, h->cfg, e);
 	if (r == 0)
 		r = build_vm(m, e);

@@ -23,7 +23,7 @@
 /* What outlives a machine, lent to it. */
 struct host {
 	const struct config *cfg;
-	struct loop *loop; /* the main one */
+	struct loop *loop;            /* the main one */
 	struct chr *console, *serial; /* NULL: off */
 	struct power_sink power;
 };
@@ -68,7 +68,8 @@ void machine_destroy(struct machine *m); /* at any stage; stops what runs */
 /* The guest's power button; main loop. */
 void machine_power_button(struct machine *m);
 
-/* Whether the guest had taken its devices and let go of its interrupts again: an orderly restart. */
+/* Whether the guest had taken its devices and let go of its interrupts again: an orderly restart.
+ */
 bool machine_was_orderly(const struct machine *m);
 /* Whether a kernel that was to run guest/init neither did nor took a device: it never came up. */
 bool machine_was_stillborn(const struct machine *m);
@@ -76,13 +77,13 @@ bool machine_was_stillborn(const struct machine *m);
 void machine_marked(void *arg, uint8_t mark);
 
 /* ---- platform_ARCH.c */
-void platform_window(struct machine *m);                /* fills m->window once the VM and memory are known */
-int platform_build(struct machine *m, struct err *e);   /* devices; before virtio */
+void platform_window(struct machine *m); /* fills m->window once the VM and memory are known */
+int platform_build(struct machine *m, struct err *e);                   /* devices; before virtio */
 int platform_tables(struct machine *m, gpa_t *ret_rsdp, struct err *e); /* after virtio */
 void platform_free(struct platform *p);
 void platform_power_button(struct platform *p);
-unsigned platform_vmmio_gsi(unsigned n);                /* of the nth MMIO device; 0: no more */
+unsigned platform_vmmio_gsi(unsigned n); /* of the nth MMIO device; 0: no more */
 bool platform_irqs_masked(const struct machine *m);
-int platform_memory(struct machine *m, struct err *e);  /* adds RAM as the architecture lays it */
+int platform_memory(struct machine *m, struct err *e); /* adds RAM as the architecture lays it */
 
 #endif

@@ -91,8 +91,7 @@ int bus_del(struct bus *b, uint64_t base)
 	pthread_mutex_lock(&b->lock);
 	size_t at = bus_slot(b, base);
 	if (at < b->n && b->region[at].base == base) {
-		memmove(&b->region[at], &b->region[at + 1],
-			(b->n - at - 1) * sizeof(b->region[0]));
+		memmove(&b->region[at], &b->region[at + 1], (b->n - at - 1) * sizeof(b->region[0]));
 		b->n--;
 		__atomic_fetch_add(&b->gen, 1, __ATOMIC_RELEASE);
 		rc = 0;
@@ -143,8 +142,8 @@ uint64_t bus_read(struct bus *b, uint64_t addr, unsigned size)
 
 	if (!bus_enter(b, addr, size, &r)) {
 		if (log_on(LOG_DEBUG))
-			log_guest(&b->unclaimed, "read of %u bytes at %#llx: nothing is there", size,
-				  (unsigned long long)addr);
+			log_guest(&b->unclaimed, "read of %u bytes at %#llx: nothing is there",
+				  size, (unsigned long long)addr);
 		return ~0ull;
 	}
 	uint64_t v = r.ops->read(r.dev, addr - r.base, size);

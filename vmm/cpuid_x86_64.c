@@ -7,7 +7,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-/* Intel SDM vol. 2A, CPUID; AMD64 APM vol. 3, appendix E; KVM: Documentation/virt/kvm/x86/cpuid.rst. */
+/* Intel SDM vol. 2A, CPUID; AMD64 APM vol. 3, appendix E; KVM:
+ * Documentation/virt/kvm/x86/cpuid.rst. */
 #define LEAF_VENDOR 0x0
 #define LEAF_FEATURES 0x1
 #define LEAF_CACHE 0x4
@@ -100,7 +101,8 @@ static void patch_caches(struct cpuid_table *t, const struct cpuid_facts *f)
 			continue;
 		uint32_t sharing = ((c->eax >> 5) & 7) >= 3 ? f->ncpus - 1 : 0;
 		c->eax = (c->eax & 0x3fff) | (sharing << 14);
-		if (c->function == LEAF_CACHE) /* cores in the package, as the APIC IDs leave room for */
+		if (c->function ==
+		    LEAF_CACHE) /* cores in the package, as the APIC IDs leave room for */
 			c->eax |= ((1u << width(f->ncpus)) - 1) << 26;
 	}
 }

@@ -85,8 +85,7 @@ int gmem_add(struct gmem *gm, gpa_t base, uint64_t size, struct err *e)
 	void *host = gmem_map(size);
 
 	if (!host)
-		return err_sys(e, "map %llu MiB of guest memory",
-			       (unsigned long long)(size >> 20));
+		return err_sys(e, "map %llu MiB of guest memory", (unsigned long long)(size >> 20));
 	int r = gmem_add_fixed(gm, base, size, host, e);
 	if (r < 0)
 		munmap(host, size);
@@ -203,7 +202,8 @@ static int load_copy(uint8_t *p, int fd, uint64_t off, uint64_t len, struct err 
 	return 0;
 }
 
-/* Maps the whole pages of a range where that works and pays; returns how many bytes at its start. */
+/* Maps the whole pages of a range where that works and pays; returns how many bytes at its start.
+ */
 static uint64_t load_map(struct gmem *gm, uint8_t *p, int fd, uint64_t off, uint64_t len)
 {
 	struct stat st;
@@ -233,7 +233,7 @@ int gmem_load_file(struct gmem *gm, gpa_t at, int fd, uint64_t off, uint64_t len
 	if (!p && len)
 		return err_msg(e, -EFAULT, "%llu bytes at %#llx are not all RAM",
 			       (unsigned long long)len, (unsigned long long)at.v);
-	uint64_t mapped = getenv("NOMAP")?0:load_map(gm, p, fd, off, len);
+	uint64_t mapped = getenv("NOMAP") ? 0 : load_map(gm, p, fd, off, len);
 	return load_copy(p + mapped, fd, off + mapped, len - mapped, e);
 }
 

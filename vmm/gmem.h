@@ -60,7 +60,8 @@ int gmem_add_fixed(struct gmem *gm, gpa_t base, uint64_t size, void *host, struc
 const struct gmem_region *gmem_regions(const struct gmem *gm, size_t *ret_n);
 uint64_t gmem_size(const struct gmem *gm); /* bytes of RAM in all */
 
-/* 0, or -EFAULT with nothing read or written when any byte is not RAM. A length of 0 is always fine. */
+/* 0, or -EFAULT with nothing read or written when any byte is not RAM. A length of 0 is always
+ * fine. */
 int gmem_read(const struct gmem *gm, gpa_t at, void *buf, size_t len);
 int gmem_write(struct gmem *gm, gpa_t at, const void *buf, size_t len);
 int gmem_zero(struct gmem *gm, gpa_t at, size_t len);

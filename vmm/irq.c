@@ -18,7 +18,7 @@
 
 struct irqs {
 	struct vm *vm;
-	pthread_mutex_t lock; /* the table and its hand-over to KVM */
+	pthread_mutex_t lock;         /* the table and its hand-over to KVM */
 	struct irq *msi[IRQ_MSI_MAX]; /* index + LAYOUT_GSIS is the GSI */
 	struct kvm_irq_routing *table;
 };

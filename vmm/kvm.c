@@ -71,9 +71,12 @@ static const struct {
 	unsigned cap;
 	const char *name;
 } kvm_required[] = {
-	{KVM_CAP_USER_MEMORY, "user memory"}, {KVM_CAP_IRQCHIP, "in-kernel interrupt controller"},
-	{KVM_CAP_IRQFD, "irqfd"},             {KVM_CAP_IOEVENTFD, "ioeventfd"},
-	{KVM_CAP_IRQ_ROUTING, "GSI routing"}, {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+	{KVM_CAP_USER_MEMORY, "user memory"},
+	{KVM_CAP_IRQCHIP, "in-kernel interrupt controller"},
+	{KVM_CAP_IRQFD, "irqfd"},
+	{KVM_CAP_IOEVENTFD, "ioeventfd"},
+	{KVM_CAP_IRQ_ROUTING, "GSI routing"},
+	{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
 };
 
 static int vm_check(struct vm *vm, struct err *e)
@@ -157,8 +160,8 @@ int vm_map(struct vm *vm, const struct gmem *gm, struct err *e)
 	return 0;
 }
 
-int vm_ioeventfd(struct vm *vm, bool pio, uint64_t addr, unsigned len, const uint64_t *match, int fd,
-		 bool add)
+int vm_ioeventfd(struct vm *vm, bool pio, uint64_t addr, unsigned len, const uint64_t *match,
+		 int fd, bool add)
 {
 	struct kvm_ioeventfd a = {
 		.addr = addr,

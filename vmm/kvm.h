@@ -15,7 +15,8 @@
 
 enum kvm_kind {
 	KVM_KIND_NONE,     /* no /dev/kvm, or it cannot be opened */
-	KVM_KIND_SOFTWARE, /* opens, but the CPU shows neither vmx nor svm: cannot run stock kernels */
+	KVM_KIND_SOFTWARE, /* opens, but the CPU shows neither vmx nor svm: cannot run stock kernels
+			    */
 	KVM_KIND_HARDWARE,
 };
 
@@ -38,8 +39,8 @@ int vm_has(const struct vm *vm, unsigned cap); /* KVM_CHECK_EXTENSION; 0 when ab
 int vm_map(struct vm *vm, const struct gmem *gm, struct err *e);
 
 /* @pio: port space, else MMIO. @len 0 matches any length; @match NULL matches any value. */
-int vm_ioeventfd(struct vm *vm, bool pio, uint64_t addr, unsigned len, const uint64_t *match, int fd,
-		 bool add);
+int vm_ioeventfd(struct vm *vm, bool pio, uint64_t addr, unsigned len, const uint64_t *match,
+		 int fd, bool add);
 
 /* Architecture's part: interrupt controllers, TSS and identity-map addresses, clocks. */
 int vm_arch_init(struct vm *vm, struct err *e);

@@ -162,7 +162,8 @@ static void loop_timers_run(struct loop *l)
 {
 	uint64_t now = loop_now();
 
-	/* A callback that sets its timer in the past again waits for the next round: now is fixed. */
+	/* A callback that sets its timer in the past again waits for the next round: now is fixed.
+	 */
 	while (l->timers && l->timers->due <= now) {
 		struct loop_timer *t = l->timers;
 		l->timers = t->next;

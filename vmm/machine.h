@@ -14,13 +14,14 @@
 #define EXIT_GUEST_TRIPLE 123
 #define EXIT_TIMED_OUT 124
 #define EXIT_VMM 125
-#define EXIT_USER_QUIT 130 /* Ctrl-A x */
+#define EXIT_USER_QUIT 130  /* Ctrl-A x */
 #define EXIT_TERMINATED 143 /* SIGTERM, and the guest did not power off in time */
 
 /* Seconds a guest has to power off after SIGTERM, SIGINT or SIGHUP. */
 #define MACHINE_GRACE_S 10
 
-/* Runs the machine, and again after each reboot, until it ends. @c was checked. Returns the exit status. */
+/* Runs the machine, and again after each reboot, until it ends. @c was checked. Returns the exit
+ * status. */
 int machine_main(const struct config *c);
 
 #endif

@@ -8,8 +8,8 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{"boot", cmd_boot},	{"doctor", cmd_doctor},	      {"help", cmd_help},
-	{"--help", cmd_help},	{"-h", cmd_help},	      {"version", cmd_version},
+	{"boot", cmd_boot},         {"doctor", cmd_doctor}, {"help", cmd_help},
+	{"--help", cmd_help},       {"-h", cmd_help},       {"version", cmd_version},
 	{"--version", cmd_version}, {"-V", cmd_version},
 };
 

@@ -103,7 +103,8 @@ static int initrd_open(struct payload *p, const char *path, struct err *e)
 }
 
 /* Where the kernel's modules are: --modules, or /lib/modules/VERSION when it exists. */
-static const char *modules_dir(const struct payload *p, const struct config *c, char *buf, size_t len)
+static const char *modules_dir(const struct payload *p, const struct config *c, char *buf,
+			       size_t len)
 {
 	if (c->modules)
 		return c->modules;
@@ -156,7 +157,8 @@ int payload_open(struct payload *p, const struct config *c, struct err *e)
 	int r = kernel_open(&p->kernel, c->kernel, e);
 	if (r < 0)
 		return r;
-	/* A freestanding program (software KVM is asked for by name) has no use for an initramfs. */
+	/* A freestanding program (software KVM is asked for by name) has no use for an initramfs.
+	 */
 	if (c->initrd)
 		r = initrd_open(p, c->initrd, e);
 	else if (!c->software_kvm)

@@ -9,15 +9,17 @@
 
 enum power_event {
 	POWER_NONE,
-	POWER_OFF,     /* the guest powered off (ACPI S5) */
-	POWER_RESET,   /* the guest asked for a reset (reset register, i8042, triple fault after request) */
-	POWER_TRIPLE,  /* KVM_EXIT_SHUTDOWN: triple fault */
-	POWER_PANIC,   /* pvpanic: the guest's kernel panicked; the machine goes on until it resets or ends */
+	POWER_OFF,    /* the guest powered off (ACPI S5) */
+	POWER_RESET,  /* the guest asked for a reset (reset register, i8042, triple fault after
+			 request) */
+	POWER_TRIPLE, /* KVM_EXIT_SHUTDOWN: triple fault */
+	POWER_PANIC, /* pvpanic: the guest's kernel panicked; the machine goes on until it resets or
+			ends */
 	POWER_CRASHLOADED, /* pvpanic: a crash kernel takes over */
 	POWER_INIT_FAILED, /* guest/init did not reach the root's init; it powers off by itself */
-	POWER_TIMEOUT, /* --timeout */
-	POWER_QUIT,    /* the user (Ctrl-A x) or a second SIGTERM */
-	POWER_FAIL,    /* the host failed; the reason was logged */
+	POWER_TIMEOUT,     /* --timeout */
+	POWER_QUIT,        /* the user (Ctrl-A x) or a second SIGTERM */
+	POWER_FAIL,        /* the host failed; the reason was logged */
 };
 
 struct power_sink {

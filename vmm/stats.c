@@ -8,8 +8,9 @@
 #include <unistd.h>
 
 const char *const stats_name[STATS_KINDS] = {
-	"exits",	"io_exits",	   "mmio_exits", "halt_exits",	   "irq_exits",
-	"irq_window_exits", "signal_exits", "hypercalls", "insn_emulation", "pf_taken",
+	"exits",          "io_exits",         "mmio_exits",   "halt_exits",
+	"irq_exits",      "irq_window_exits", "signal_exits", "hypercalls",
+	"insn_emulation", "pf_taken",
 };
 
 #define STATS_DESC_MAX 256
@@ -29,7 +30,8 @@ void stats_open(struct stats_src *s, int vcpu_fd)
 	}
 	size_t one = sizeof(struct kvm_stats_desc) + h.name_size;
 	uint8_t *all = malloc(one * h.num_desc);
-	if (all && pread(s->fd, all, one * h.num_desc, h.desc_offset) == (ssize_t)(one * h.num_desc))
+	if (all &&
+	    pread(s->fd, all, one * h.num_desc, h.desc_offset) == (ssize_t)(one * h.num_desc))
 		for (uint32_t i = 0; i < h.num_desc; i++) {
 			const struct kvm_stats_desc *d = (const void *)(all + i * one);
 			for (int k = 0; k < STATS_KINDS; k++)

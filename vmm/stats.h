@@ -18,7 +18,7 @@ struct stats {
 };
 
 struct stats_src {
-	int fd;                   /* -1: KVM has none */
+	int fd;                  /* -1: KVM has none */
 	int64_t at[STATS_KINDS]; /* offset in the file; -1: not a counter of this KVM */
 };
 

@@ -12,17 +12,17 @@
 #include "vmm/err.h"
 
 enum stage {
-	STAGE_START,        /* the process */
-	STAGE_VM,           /* VM created */
-	STAGE_MEMORY,       /* guest memory mapped */
-	STAGE_KERNEL,       /* kernel, initrd and tables in place */
-	STAGE_RUN,          /* first KVM_RUN */
-	STAGE_ENTRY,        /* first exit from the kernel proper (past any decompressor) */
-	STAGE_CONSOLE,      /* first console byte */
-	STAGE_INIT,         /* guest/init started */
-	STAGE_ROOT,         /* root mounted */
-	STAGE_ROOT_INIT,    /* the root's own init about to run */
-	STAGE_END,          /* the machine ended */
+	STAGE_START,     /* the process */
+	STAGE_VM,        /* VM created */
+	STAGE_MEMORY,    /* guest memory mapped */
+	STAGE_KERNEL,    /* kernel, initrd and tables in place */
+	STAGE_RUN,       /* first KVM_RUN */
+	STAGE_ENTRY,     /* first exit from the kernel proper (past any decompressor) */
+	STAGE_CONSOLE,   /* first console byte */
+	STAGE_INIT,      /* guest/init started */
+	STAGE_ROOT,      /* root mounted */
+	STAGE_ROOT_INIT, /* the root's own init about to run */
+	STAGE_END,       /* the machine ended */
 	STAGES
 };
 

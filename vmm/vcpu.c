@@ -47,8 +47,8 @@ int vcpu_new(struct vcpu **ret, unsigned index, const struct vcpu_env *env, stru
 	v->run = MAP_FAILED;
 	v->fd = ioctl(env->vm->fd, KVM_CREATE_VCPU, index);
 	if (v->fd >= 0)
-		v->run = mmap(NULL, env->vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd,
-			      0);
+		v->run =
+			mmap(NULL, env->vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
 	if (v->fd < 0 || v->run == MAP_FAILED) {
 		r = err_sys(e, "vCPU %u", index);
 		vcpu_free(v);
@@ -132,8 +132,7 @@ static void vcpu_system_event(struct vcpu *v)
 		power_report(&v->env.power, POWER_PANIC);
 		break;
 	default:
-		log_error("vCPU %u: unknown system event %u", v->index,
-			  v->run->system_event.type);
+		log_error("vCPU %u: unknown system event %u", v->index, v->run->system_event.type);
 		power_report(&v->env.power, POWER_FAIL);
 	}
 }

@@ -32,7 +32,8 @@ struct vcpu_env {
 int vcpu_new(struct vcpu **ret, unsigned index, const struct vcpu_env *env, struct err *e);
 void vcpu_free(struct vcpu *v); /* stopped before; accepts NULL */
 
-/* Registers, CPUID, MSRs as the boot protocol wants them; @entry->mode ENTRY_NONE for the others. */
+/* Registers, CPUID, MSRs as the boot protocol wants them; @entry->mode ENTRY_NONE for the others.
+ */
 int vcpu_setup(struct vcpu *v, const struct vcpu_entry *entry, struct err *e);
 
 int vcpu_start(struct vcpu *v, struct err *e); /* a thread of its own, "vcpuN" */

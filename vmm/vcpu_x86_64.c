@@ -53,7 +53,8 @@ static int set_sregs(int fd, const struct vcpu_entry *entry, struct err *e)
 		return err_sys(e, "get system registers");
 	s.cs = seg_flat(is64 ? LAYOUT_SEL_CODE64 : LAYOUT_SEL_CODE32, true, is64);
 	s.ds = s.es = s.fs = s.gs = s.ss = seg_flat(LAYOUT_SEL_DATA, false, false);
-	s.tr = (struct kvm_segment){.selector = LAYOUT_SEL_TSS, .limit = 0x67, .type = 0xb, .present = 1};
+	s.tr = (struct kvm_segment){
+		.selector = LAYOUT_SEL_TSS, .limit = 0x67, .type = 0xb, .present = 1};
 	s.gdt.base = LAYOUT_BOOT_GDT;
 	s.gdt.limit = LAYOUT_BOOT_GDT_SIZE - 1;
 	s.cr0 = CR0_PE | CR0_ET;

@@ -142,7 +142,8 @@ static void a_handler_may_move_its_own_region(void **state)
 	bus_free(d.bus);
 }
 
-/* Two threads hammer a region while it comes and goes; under its loop's lock it never is entered twice. */
+/* Two threads hammer a region while it comes and goes; under its loop's lock it never is entered
+ * twice. */
 static struct {
 	struct bus *bus;
 	struct loop *loop;

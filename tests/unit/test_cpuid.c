@@ -12,8 +12,8 @@ static struct cpuid_table table;
 
 static void put(uint32_t leaf, uint32_t index, uint32_t eax, uint32_t ebx)
 {
-	table.entry[table.nent++] = (struct kvm_cpuid_entry2){
-		.function = leaf, .index = index, .eax = eax, .ebx = ebx};
+	table.entry[table.nent++] =
+		(struct kvm_cpuid_entry2){.function = leaf, .index = index, .eax = eax, .ebx = ebx};
 }
 
 static const struct kvm_cpuid_entry2 *get(uint32_t leaf, uint32_t index)
@@ -107,8 +107,8 @@ static void a_full_table_is_not_overrun(void **state)
 	(void)state;
 	while (table.nent < CPUID_ENTRIES_MAX)
 		put(0x7fffff00, table.nent, 0, 0);
-	cpuid_patch(&table, &(struct cpuid_facts){
-				    .ncpus = 4, .tsc_khz = 2000000, .tsc_deadline = true});
+	cpuid_patch(&table,
+		    &(struct cpuid_facts){.ncpus = 4, .tsc_khz = 2000000, .tsc_deadline = true});
 	assert_int_equal(table.nent, CPUID_ENTRIES_MAX);
 }
 

@@ -54,9 +54,17 @@ static void an_access_outside_ram_fails_and_moves_nothing(void **state)
 		uint64_t at;
 		size_t len;
 	} bad[] = {
-		{0, 1},		     {LOW - 1, 1},	     {LOW - 1, 2},   {LOW + SIZE, 1},
-		{LOW + SIZE - 1, 2}, {HIGH + SIZE - 7, 8},   {~0ull, 1},     {~0ull - 3, 8},
-		{HIGH, SIZE + 1},    {LOW, (size_t)-1},	     {HIGH, ~0ull},
+		{0, 1},
+		{LOW - 1, 1},
+		{LOW - 1, 2},
+		{LOW + SIZE, 1},
+		{LOW + SIZE - 1, 2},
+		{HIGH + SIZE - 7, 8},
+		{~0ull, 1},
+		{~0ull - 3, 8},
+		{HIGH, SIZE + 1},
+		{LOW, (size_t)-1},
+		{HIGH, ~0ull},
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
