@@ -11,7 +11,7 @@
 
 /* Below 1 MiB, so 32 bits hold every address of a table. */
 _Static_assert(LAYOUT_ACPI >= 0xe0000 && LAYOUT_ACPI % 16 == 0, "the RSDP's place, 5.2.5.1");
-_Static_assert(LAYOUT_ACPI + LAYOUT_ACPI_SIZE <= 0x100000, "the tables end at 1 MiB");
+_Static_assert(LAYOUT_ACPI + LAYOUT_ACPI_SIZE <= LAYOUT_RESET_VECTOR, "the tables end before it");
 
 #define RSDP_SIZE 36u
 #define HEADER_SIZE 36u
@@ -253,7 +253,7 @@ int acpi_build(struct gmem *gm, const struct acpi_args *args, gpa_t *ret_rsdp, s
 		acpi_mcfg(&t);
 	acpi_rsdp(&t, acpi_xsdt(&t));
 	if (t.a.over)
-		rc = err_msg(e, -ENOSPC, "ACPI tables: more than %llu KiB", LAYOUT_ACPI_SIZE >> 10);
+		rc = err_msg(e, -ENOSPC, "ACPI tables: more than %llu bytes", LAYOUT_ACPI_SIZE);
 	else if (gmem_write(gm, gpa(LAYOUT_ACPI), buf, t.a.len) < 0)
 		rc = err_msg(e, -EFAULT, "ACPI tables: no memory at %#llx", LAYOUT_ACPI);
 	free(buf);

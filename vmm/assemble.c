@@ -12,12 +12,6 @@
 #include "vmm/timeline.h"
 
 #define MACHINE_WORKERS 8
-/*
- * A kernel mapped from its file becomes the guest's own this long after the
- * start: late enough not to compete with the boot, early enough that nobody
- * has rebuilt the kernel yet.
- */
-#define SETTLE_NS 2000000000ull
 
 /* ------------------------------------------------------------- virtio */
 
@@ -209,22 +203,6 @@ int machine_build(struct machine *m, const struct host *h, struct err *e)
 
 /* ---------------------------------------------------------- life cycle */
 
-static void *settle_thread(void *arg)
-{
-	gmem_settle(arg);
-	return NULL;
-}
-
-/* On a thread of its own: it copies megabytes, and the main loop has a console to serve. */
-static void settle(void *arg)
-{
-	struct machine *m = arg;
-
-	m->settling = pthread_create(&m->settler, NULL, settle_thread, m->gm) == 0;
-	if (!m->settling)
-		gmem_settle(m->gm);
-}
-
 int machine_start(struct machine *m, struct err *e)
 {
 	int r = 0;
@@ -234,8 +212,6 @@ int machine_start(struct machine *m, struct err *e)
 	/* The boot processor last: the others only wait for it. */
 	for (unsigned i = m->host->cfg->cpus; r == 0 && i > 0; i--)
 		r = vcpu_start(m->vcpu[i - 1], e);
-	m->settle = (struct loop_timer){.fn = settle, .arg = m};
-	loop_timer_set(m->host->loop, &m->settle, loop_now() + SETTLE_NS);
 	return r;
 }
 
@@ -254,9 +230,6 @@ static void stop_vcpus(struct machine *m)
 void machine_destroy(struct machine *m)
 {
 	stop_vcpus(m);
-	loop_timer_cancel(&m->settle);
-	if (m->settling)
-		pthread_join(m->settler, NULL);
 	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
 		if (m->blk_loop[i])
 			loop_join(m->blk_loop[i]);

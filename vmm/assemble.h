@@ -7,8 +7,6 @@
 #ifndef VMM_ASSEMBLE_H
 #define VMM_ASSEMBLE_H
 
-#include <pthread.h>
-
 #include "devices/devices.h"
 #include "devices/pci.h"
 #include "virtio/devices.h"
@@ -46,9 +44,6 @@ struct machine {
 	struct pci_window window;
 	struct platform *platform;
 	struct workers *workers;
-	struct loop_timer settle;
-	pthread_t settler; /* makes guest memory private while the guest boots */
-	bool settling;
 	struct rng *rng;
 	struct console *console;
 	struct blk *blk[CONFIG_DISKS_MAX];

@@ -5,23 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#include "vmm/log.h"
 
 #define GMEM_REGIONS 8
 #define GMEM_PAGE 4096ull
 #define GMEM_HUGE (2ull << 20)
-#define GMEM_MAP_MIN (1ull << 20) /* below this a copy is cheaper than a mapping */
-#define GMEM_LAZY 8
 
 struct gmem {
 	struct gmem_region region[GMEM_REGIONS];
 	bool ours[GMEM_REGIONS]; /* mapped here, to be unmapped here */
 	size_t n;
-	struct iovec lazy[GMEM_LAZY]; /* mapped from files, not yet private */
-	unsigned nlazy;
 };
 
 int gmem_new(struct gmem **ret, struct err *e)
@@ -202,30 +195,6 @@ static int load_copy(uint8_t *p, int fd, uint64_t off, uint64_t len, struct err 
 	return 0;
 }
 
-/* Maps the whole pages of a range where that works and pays; returns how many bytes at its start.
- */
-static uint64_t load_map(struct gmem *gm, uint8_t *p, int fd, uint64_t off, uint64_t len)
-{
-	struct stat st;
-
-	len &= ~(GMEM_PAGE - 1);
-	if (len < GMEM_MAP_MIN || gm->nlazy == GMEM_LAZY || off % GMEM_PAGE ||
-	    (uintptr_t)p % GMEM_PAGE)
-		return 0;
-	/* Without MADV_POPULATE_WRITE (Linux 5.14) gmem_settle could not do its part. */
-	if (madvise(p, 0, MADV_POPULATE_WRITE) < 0)
-		return 0;
-	/* Beyond its end a mapping faults instead of failing. */
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || off + len > (uint64_t)st.st_size)
-		return 0;
-	if (mmap(p, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, (off_t)off) ==
-	    MAP_FAILED)
-		return 0; /* a failed MAP_FIXED leaves what was there */
-	madvise(p, len, MADV_DONTFORK);
-	gm->lazy[gm->nlazy++] = (struct iovec){p, len};
-	return len;
-}
-
 int gmem_load_file(struct gmem *gm, gpa_t at, int fd, uint64_t off, uint64_t len, struct err *e)
 {
 	uint8_t *p = gmem_at(gm, at, len);
@@ -233,16 +202,5 @@ int gmem_load_file(struct gmem *gm, gpa_t at, int fd, uint64_t off, uint64_t len
 	if (!p && len)
 		return err_msg(e, -EFAULT, "%llu bytes at %#llx are not all RAM",
 			       (unsigned long long)len, (unsigned long long)at.v);
-	uint64_t mapped = getenv("NOMAP") ? 0 : load_map(gm, p, fd, off, len);
-	return load_copy(p + mapped, fd, off + mapped, len - mapped, e);
-}
-
-void gmem_settle(struct gmem *gm)
-{
-	for (unsigned i = 0; i < gm->nlazy; i++)
-		if (madvise(gm->lazy[i].iov_base, gm->lazy[i].iov_len, MADV_POPULATE_WRITE) < 0)
-			log_warn("the kernel's file could not be copied: %s; leave it alone while "
-				 "the guest runs",
-				 strerror(errno));
-	gm->nlazy = 0;
+	return load_copy(p, fd, off, len, e);
 }

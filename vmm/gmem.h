@@ -73,18 +73,11 @@ bool gmem_ok(const struct gmem *gm, gpa_t at, uint64_t len);
 int gmem_iov(const struct gmem *gm, gpa_t at, size_t len, struct iovec *ret);
 
 /*
- * Fills RAM from a file; -errno, -EIO at an early end of the file. Whole pages
- * of a large range are mapped privately, which costs nothing before the guest
- * runs. Only before the first vCPU runs.
+ * Fills RAM from a file; -errno, -EIO at an early end of the file. It copies. A
+ * private mapping would cost next to nothing, but truncating the file (a kernel
+ * rebuilt in place) takes even written pages away from under the guest.
  */
 int gmem_load_file(struct gmem *gm, gpa_t at, int fd, uint64_t off, uint64_t len, struct err *e);
-
-/*
- * Makes what gmem_load_file mapped the guest's own: until then somebody who
- * rebuilds the kernel in place would change it under the guest. Once, from any
- * one thread, while vCPUs run; takes about as long as copying would have.
- */
-void gmem_settle(struct gmem *gm);
 
 /* ------------------------------------------------------------- windows */
 

@@ -21,10 +21,8 @@
 #define LAYOUT_KVM_IDENTITY 0xF8003000ull /* one page */
 #define LAYOUT_IOAPIC 0xFEC00000ull
 #define LAYOUT_LAPIC 0xFEE00000ull
-#define LAYOUT_PLATFORM_SIZE 0x10000ull /* platform registers: the last 64 KiB of physical space   \
-					 */
-#define LAYOUT_PCI64_ALIGN (1ull << 30) /* the 64-bit PCI window starts on the next GiB after RAM  \
-					 */
+#define LAYOUT_PLATFORM_SIZE 0x10000ull /* platform registers: the end of physical space */
+#define LAYOUT_PCI64_ALIGN (1ull << 30) /* the 64-bit PCI window begins on a GiB after RAM */
 
 /* Below 1 MiB, written by boot/ */
 #define LAYOUT_BOOT_GDT 0x500ull       /* LAYOUT_BOOT_GDT_SIZE bytes, descriptors below */
@@ -34,9 +32,10 @@
 #define LAYOUT_CMDLINE 0x20000ull
 #define LAYOUT_CMDLINE_MAX 0x10000ull
 #define LAYOUT_EBDA 0x9FC00ull /* conventional memory ends here */
-#define LAYOUT_ACPI 0xE0000ull /* RSDP and tables, up to 1 MiB */
-#define LAYOUT_ACPI_SIZE 0x20000ull
-#define LAYOUT_KERNEL 0x100000ull /* where a kernel is loaded unless it says otherwise */
+#define LAYOUT_ACPI 0xE0000ull /* RSDP and tables */
+#define LAYOUT_ACPI_SIZE 0x1fff0ull
+#define LAYOUT_RESET_VECTOR 0xFFFF0ull /* F000:FFF0, 16 bytes */
+#define LAYOUT_KERNEL 0x100000ull      /* where a kernel is loaded unless it says otherwise */
 
 /*
  * The boot GDT, all segments flat. boot.rst wants __BOOT_CS and __BOOT_DS at

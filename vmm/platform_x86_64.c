@@ -102,6 +102,22 @@ int platform_build(struct machine *m, struct err *e)
 	return r < 0 ? r : marker_new(&p->marker, m->pio, l, &marked, e);
 }
 
+/*
+ * A PC's firmware begins here, and a kernel may jump to it in real mode to
+ * restart: Linux with CONFIG_EFI does on hardware-reduced ACPI, reset register
+ * or not (arch/x86/kernel/reboot.c: reboot_init). The keyboard controller
+ * resets the machine for it.
+ */
+static int put_reset_vector(struct machine *m, struct err *e)
+{
+	/* mov al, 0xfe; out 0x64, al; hlt; jmp to the hlt */
+	static const uint8_t code[] = {0xb0, 0xfe, 0xe6, LAYOUT_PORT_I8042 + 4, 0xf4, 0xeb, 0xfd};
+
+	if (gmem_write(m->gm, gpa(LAYOUT_RESET_VECTOR), code, sizeof(code)) < 0)
+		return err_msg(e, -EFAULT, "reset vector: no memory");
+	return 0;
+}
+
 int platform_tables(struct machine *m, gpa_t *ret_rsdp, struct err *e)
 {
 	struct acpi_vmmio vmmio[MACHINE_VIRTIO_MAX];
@@ -120,7 +136,8 @@ int platform_tables(struct machine *m, gpa_t *ret_rsdp, struct err *e)
 			.base = LAYOUT_VMMIO_BASE + i * LAYOUT_VMMIO_STRIDE,
 			.gsi = platform_vmmio_gsi(i),
 		};
-	return acpi_build(m->gm, &a, ret_rsdp, e);
+	int r = put_reset_vector(m, e);
+	return r < 0 ? r : acpi_build(m->gm, &a, ret_rsdp, e);
 }
 
 void platform_free(struct platform *p)

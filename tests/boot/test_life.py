@@ -44,16 +44,23 @@ class Ends(vm.TestCase):
         r = self.end("echo UP; sleep 1000", timeout=15)
         self.assertEqual(r.status, 124, r)
 
-    def reboot_twice(self, how, *args):
+    def reboot_twice(self, how, *args, **kw):
         """The first boot leaves a mark on the disk and reboots; the second finds it."""
         cmd = ("if [ -e /mark ]; then echo SECOND; poweroff -f; fi; "
                "echo FIRST; touch /mark; sync; reboot -f")
-        return self.end(cmd, *args, cmdline=how)
+        return self.end(cmd, *args, cmdline=how, **kw)
 
     def test_reboot_restarts_through_the_reset_register(self):
         r = self.reboot_twice("")
         self.assertEqual(r.status, 0, r)
         self.assertLess(r.out.index("FIRST"), r.out.index("SECOND"), r)
+
+    def test_debian_reboots_through_the_reset_vector(self):
+        """With CONFIG_EFI and hardware-reduced ACPI Linux ignores the reset register."""
+        kernel, modules = vm.debian()
+        r = self.reboot_twice("", "--modules", modules, kernel=kernel)
+        self.assertEqual(r.status, 0, r)
+        self.assertIn("SECOND", r.out, r)
 
     def test_reboot_restarts_through_i8042(self):
         r = self.reboot_twice("reboot=k")

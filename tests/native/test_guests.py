@@ -41,7 +41,6 @@ class Virtio(guests.Guest):
             stages = {s["stage"]: s["exits"] for s in json.load(f)["stages"]}
         return stages[stage]["mmio_exits"]
 
-    # Test classes without a guest of their own are not run.
     def host_sees_what_was_written(self):
         self.assertImage(0, {100 + i: sector(7000 + i) for i in range(8)})
 

@@ -290,7 +290,7 @@ static void tables_too_large_are_an_error_and_write_nothing(void **state)
 	(void)state;
 	a.cpus = 100000;
 	assert_int_equal(build(&a, &e), -ENOSPC);
-	assert_string_equal(e.text, "ACPI tables: more than 128 KiB");
+	assert_string_equal(e.text, "ACPI tables: more than 131056 bytes");
 	assert_int_equal(sum(area, sizeof(area)), 0);
 	assert_int_not_equal(memcmp(area, "RSD PTR ", 8), 0);
 }

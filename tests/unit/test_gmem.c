@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -131,6 +133,35 @@ static void a_file_that_ends_early_is_an_error(void **state)
 	fclose(f);
 }
 
+static void a_loaded_file_that_is_rewritten_leaves_the_guest_alone(void **state)
+{
+	(void)state;
+	struct gmem *gm;
+	struct err e = {0};
+	char path[] = "/var/tmp/mvm-gmem-XXXXXX", got[5] = "";
+	const size_t len = 2 << 20;
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)len), 0);
+	assert_int_equal(pwrite(fd, "true", 4, (off_t)len - 4096), 4);
+	close(fd);
+	assert_int_equal(gmem_new(&gm, NULL), 0);
+	assert_int_equal(gmem_add(gm, gpa(0), 4 * len, NULL), 0);
+	fd = open(path, O_RDONLY);
+	assert_int_equal(gmem_load_file(gm, gpa(len), fd, 0, len, &e), 0);
+	close(fd);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, "lies", 4, (off_t)len - 4096), 4);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(gmem_read(gm, gpa(2 * len - 4096), got, 4), 0);
+	assert_string_equal(got, "true");
+	close(fd);
+	unlink(path);
+	gmem_free(gm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -144,6 +175,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(regions_do_not_overlap, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_that_ends_early_is_an_error, setup,
 						teardown),
+		cmocka_unit_test(a_loaded_file_that_is_rewritten_leaves_the_guest_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
