@@ -35,11 +35,25 @@ struct life {
 
 /* ------------------------------------------------------------- events */
 
+/*
+ * The first report wins, but for what the user or the host decides: it must not
+ * get lost behind a reset that the guest asked for at the same moment.
+ */
+static void life_end(struct life *l, enum power_event ev)
+{
+	bool ours = ev == POWER_TIMEOUT || ev == POWER_QUIT || ev == POWER_FAIL;
+	int was = POWER_NONE;
+
+	while (!__atomic_compare_exchange_n((int *)&l->ended, &was, (int)ev, false,
+					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		if (was != POWER_NONE && !(was == POWER_RESET && ours))
+			return;
+}
+
 /* Any thread: notes what happened and leaves the rest to the main loop. */
 static void life_power(void *arg, enum power_event ev)
 {
 	struct life *l = arg;
-	int none = POWER_NONE;
 
 	if (ev == POWER_PANIC)
 		__atomic_store_n(&l->panicked, true, __ATOMIC_RELEASE);
@@ -48,8 +62,7 @@ static void life_power(void *arg, enum power_event ev)
 	else if (ev == POWER_CRASHLOADED)
 		log_info("the guest panicked; its crash kernel takes over");
 	else
-		__atomic_compare_exchange_n((int *)&l->ended, &none, (int)ev, false,
-					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+		life_end(l, ev);
 	loop_post(l->host.loop, &l->task);
 }
 
