@@ -5,9 +5,10 @@
   tests/run.py [--build DIR] [-k WORD] [STAGE ...]
 
 Stages, in order: unit (cmocka programs), native (any /dev/kvm, freestanding
-guests), boot (real kernels: needs hardware KVM, so on other hosts this stage
-runs itself inside the nested test host). One line a test, and at the end
-`N passed, N failed, N skipped`.
+guests), sanitized (both again under ASan and UBSan), boot (real kernels: needs
+hardware KVM, so on other hosts this stage runs itself inside the nested test
+host). The stage soak, the long loads, runs only when named. One line a test,
+and at the end `N passed, N failed, N skipped`.
 """
 import argparse
 import glob
@@ -21,7 +22,7 @@ import traceback
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-STAGES = ("unit", "native", "boot")
+STAGES = ("unit", "native", "sanitized", "boot")
 LINE = re.compile(r"^(ok|not ok|skip) (\S+)(?: # (.*))?$")
 
 
@@ -118,28 +119,36 @@ def host_kind():
                           check=True).stdout.decode().strip()
 
 
-def run_nested(tally, opts, stage):
-    """The stage inside the nested host; its lines are counted as they come."""
-    for kernel in ("debian", "lean", "lean-bare"):  # what is built there takes hours
-        subprocess.run([f"{ROOT}/tools/kernels", kernel], stdout=subprocess.DEVNULL, check=True)
-    cmd = [f"{ROOT}/tools/testhost", "run", "--cpus", "2", "--memory", "8G", "--",
-           sys.executable, f"{ROOT}/tests/run.py", "--build", opts.build, stage]
+def run_child(tally, opts, stage, cmd, prefix=""):
+    """This program once more; its lines are counted as they come."""
     if opts.k:
-        cmd[-1:-1] = ["-k", opts.k]
+        cmd += ["-k", opts.k]
     p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT)
     closed = False
     for raw in p.stdout:
         line = raw.decode(errors="replace").rstrip("\r\n")
         m = LINE.match(line)
         if m:
-            tally.add(m[1], m[2], m[3] or "")
+            tally.add(m[1], prefix + m[2], m[3] or "")
         elif re.match(r"^\d+ passed, \d+ failed, \d+ skipped$", line):
             closed = True
         else:
             print(line, flush=True)
     status = p.wait()
     if not closed:
-        tally.add("not ok", f"{stage}.nested_host", f"ended early, exit status {status}")
+        tally.add("not ok", f"{stage}.run", f"ended early, exit status {status}")
+
+
+def run_nested(tally, opts, stage):
+    run_child(tally, opts, stage, [f"{ROOT}/tools/testhost", "run", "--cpus", "2", "--memory", "8G",
+                                   "--", sys.executable, f"{ROOT}/tests/run.py", "--build",
+                                   opts.build, stage])
+
+
+def run_sanitized(tally, opts):
+    """Units and freestanding guests with the build under ASan and UBSan."""
+    run_child(tally, opts, "sanitized", [sys.executable, f"{ROOT}/tests/run.py", "--build",
+                                         f"{opts.build}-san", "unit", "native"], "sanitized.")
 
 
 def main():
@@ -147,7 +156,7 @@ def main():
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--build", default=f"{ROOT}/build")
     ap.add_argument("-k", help="only tests whose name holds this word")
-    ap.add_argument("stage", nargs="*", choices=[*STAGES, []])
+    ap.add_argument("stage", nargs="*", choices=[*STAGES, "soak", []])
     opts = ap.parse_args()
     opts.build = os.path.abspath(opts.build)
     os.environ["MVM_BUILD"] = opts.build
@@ -157,9 +166,11 @@ def main():
     for stage in opts.stage or STAGES:
         if stage == "unit":
             run_units(tally, opts)
+        elif stage == "sanitized":
+            run_sanitized(tally, opts)
         elif stage == "native" and kind == "none":
             tally.add("skip", "native", "this host has no /dev/kvm; the boot stage brings its own")
-        elif stage == "boot" and kind != "hardware":
+        elif stage in ("boot", "soak") and kind != "hardware":
             run_nested(tally, opts, stage)
         else:
             run_python(tally, opts, stage)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long loads: what only time and repetition bring out."""
+import os
+import re
+
+from tests.lib import vm
+
+
+class Reboots(vm.TestCase):
+    ROUNDS = 60
+
+    def test_a_guest_that_reboots_again_and_again_leaks_nothing(self):
+        """One process, many machines: descriptors, threads and memory come back each time."""
+        t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", self.rootfs())
+        self.addCleanup(t.close)
+        proc = f"/proc/{t.proc.pid}"
+        seen = []
+        for i in range(self.ROUNDS):
+            t.expect(r"/ # ")
+            with open(f"{proc}/status") as f:
+                anon = int(re.search(r"VmData:\s+(\d+)", f.read())[1])
+            seen.append((len(os.listdir(f"{proc}/fd")), len(os.listdir(f"{proc}/task")), anon))
+            t.send("reboot -f\n")
+        t.expect(r"/ # ")
+        t.send("poweroff -f\n")
+        self.assertEqual(t.wait(), 0, t.out)
+        self.assertEqual(seen[1][:2], seen[-1][:2], seen)
+        self.assertLess(seen[-1][2] - seen[1][2], 4096, f"KiB of memory grew: {seen}")
+
+
+class Boots(vm.TestCase):
+    def test_a_hundred_boots_of_every_shape_reach_user_space(self):
+        image = self.rootfs()
+        for i in range(100):
+            args = ["--transport", ("pci", "mmio")[i % 2], "--cpus", (1, 2, 8, 3)[i % 4],
+                    "--memory", ("128M", "512M", "3584M")[i % 3]]
+            r = self.boot("--rootfs", image, *args, "--cmdline",
+                          vm.script("echo UP-$(nproc); poweroff -f"))
+            self.assertEqual(r.status, 0, f"boot {i} {args}: {r}")
+            self.assertIn(f"UP-{args[3]}", r.out, r)
+
+
+class Disks(vm.TestCase):
+    def test_ten_minutes_of_verified_writes(self):
+        image = self.rootfs("--size", "160M", "--with", "fio")
+        data = self.path("data.img")
+        with open(data, "wb") as f:
+            f.truncate(256 << 20)
+        for transport in ("pci", "mmio"):
+            r = self.boot("--rootfs", image, "--disk", f"path={data},direct=on,queues=4", "--cpus", 4,
+                          "--memory", "1G", "--transport", transport, "--cmdline", vm.script(
+                              "mount -t tmpfs t /tmp; cd /tmp; for i in 1 2 3 4 5; do "
+                              "fio --name=v --filename=/dev/vdb --rw=randrw --bsrange=512-128k "
+                              "--size=48M --offset_increment=64M --numjobs=4 --iodepth=32 "
+                              "--ioengine=libaio --direct=1 --verify=crc32c --verify_fatal=1 --fsync=64 "
+                              "--runtime=60 --group_reporting > out || break; done; "
+                              "echo FIO=$?; tail -n 5 out; poweroff -f"), limit=1200, timeout=1150)
+            self.assertEqual(r.status, 0, r)
+            self.assertIn("FIO=0", r.out, r)
