@@ -254,13 +254,22 @@ def disk_once(cmd, load):
     return seen
 
 
+def data_file():
+    """256 MiB of noise in the cache directory, where O_DIRECT works."""
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mvm")
+    path = f"{cache}/bench-data.img"
+    os.makedirs(cache, exist_ok=True)
+    if not os.path.exists(path) or os.path.getsize(path) != 256 << 20:
+        with open(path, "wb") as f:
+            for _ in range(256):
+                f.write(os.urandom(1 << 20))
+    return path
+
+
 def bench_disk(o, d):
     lean = sh(f"{ROOT}/tools/kernels", "lean").strip().splitlines()[-1]
-    root, data = f"{d}/root.img", f"{d}/data.img"
-    sh(f"{ROOT}/tools/mkrootfs", "--size", "128M", "--with", "fio", root)
-    with open(data, "wb") as f:
-        for _ in range(256):
-            f.write(os.urandom(1 << 20))
+    root, data = f"{d}/root.img", o.data
+    sh(f"{ROOT}/tools/mkrootfs", "--with", "fio", root)
     result = {}
     for load, opts in LOADS.items():
         script = ("mount -t tmpfs t /tmp; cd /tmp; echo FIO-BEGIN; " + FIO.format(s=o.seconds) + opts +
@@ -272,7 +281,7 @@ def bench_disk(o, d):
         qemu = [QEMU, "-M", "q35", "-enable-kvm", "-cpu", "host", "-m", MIB, "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", "-kernel", f"{lean}/bzImage",
                 "-append", f"console=hvc0 panic=-1 {tail}", "-object", "iothread,id=io",
-                "-drive", f"file={root},id=a,{drive}", "-device", "virtio-blk-pci,drive=a",
+                "-drive", f"file={root},id=a,format=raw,if=none", "-device", "virtio-blk-pci,drive=a",
                 "-drive", f"file={data},id=b,{drive}",
                 "-device", "virtio-blk-pci,drive=b,iothread=io,num-queues=1",
                 "-chardev", "stdio,id=c", "-device", "virtio-serial-pci", "-device",
@@ -299,6 +308,7 @@ def main():
     ap.add_argument("--seconds", type=int, default=8)
     ap.add_argument("--only", choices=("start", "boot", "disk"))
     ap.add_argument("--json", help="the figures, too")
+    ap.add_argument("--data", help="the disk that fio reads: a file or a block device")
     ap.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     o = ap.parse_args()
     o.build = os.path.abspath(o.build)
@@ -310,11 +320,13 @@ def main():
         if o.only != "start" and kind != "hardware":
             print("\nNo hardware KVM here: the rest runs in the nested host.", flush=True)
             args = [a for a in sys.argv[1:]] + ["--inside"]
-            sys.exit(subprocess.run([f"{ROOT}/tools/testhost", "run", "--memory", "6G", "--",
-                                     sys.executable, __file__, *args]).returncode)
+            sys.exit(subprocess.run([f"{ROOT}/tools/testhost", "run", "--memory", "6G", "--disk",
+                                     data_file(), "--", sys.executable, __file__, "--data", "/dev/vda",
+                                     *args]).returncode)
         if o.only in (None, "boot"):
             result["boot"] = bench_boot(o, d)
         if o.only in (None, "disk"):
+            o.data = o.data or data_file()
             result["disk"] = bench_disk(o, d)
     if o.json:
         put(o.json, json.dumps(result, indent=2) + "\n")
