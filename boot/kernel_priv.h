@@ -66,7 +66,7 @@ struct kernel {
 /* Bytes of the image; 0, -EIO past its end or when the file cannot be read. */
 int kernel_read(const struct kernel *k, uint64_t off, void *buf, size_t len);
 
-/* Puts [off, off+len) of the image at @at: file pages are mapped, not copied. */
+/* Puts [off, off+len) of the image at @at: straight from the file. */
 int kernel_put(const struct kernel *k, struct gmem *gm, uint64_t at, const struct span *file,
 	       struct err *e);
 

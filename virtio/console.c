@@ -6,10 +6,11 @@
  * dying kernel can still speak without rings.
  *
  * A device with one port is not told when the port is open. Linux' driver gives
- * its receive buffers first, prints the whole log next, and until it has done
- * that throws away every key and every change of size. So both are held back:
- * until console_listen(), or until the guest has printed something and then
- * nothing for a while, or for HOLD_LOOKS at the most.
+ * its receive buffers first and takes the port into its list last, and throws
+ * away every key that arrives in between; of the window's size it hears only
+ * when that changes later. So both are held back: until console_listen(), or
+ * until the guest has printed something and then nothing for a while, or for
+ * HOLD_LOOKS at the most.
  */
 #include <endian.h>
 #include <errno.h>

@@ -161,6 +161,8 @@ static int write_zeros(struct raw_io *io, struct image_req *r)
 
 		if (len < 0 && errno != EINTR)
 			return -errno;
+		if (len == 0)
+			return -EIO;
 		if (len > 0) {
 			r->off += (uint64_t)len;
 			r->len -= (uint64_t)len;

@@ -226,13 +226,18 @@ static void stop_vcpus(struct machine *m)
 	timeline_vcpus_gone();
 }
 
-/* From the outside in: nobody runs, then no device is reachable, then memory and VM go. */
-void machine_destroy(struct machine *m)
+void machine_stop(struct machine *m)
 {
 	stop_vcpus(m);
 	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
 		if (m->blk_loop[i])
 			loop_join(m->blk_loop[i]);
+}
+
+/* From the outside in: nobody runs, then no device is reachable, then memory and VM go. */
+void machine_destroy(struct machine *m)
+{
+	machine_stop(m);
 	destroy_virtio(m);
 	platform_free(m->platform);
 	pci_bus_free(m->pci);

@@ -58,6 +58,7 @@ struct machine {
 
 int machine_build(struct machine *m, const struct host *h, struct err *e);
 int machine_start(struct machine *m, struct err *e);
+void machine_stop(struct machine *m);    /* vCPUs and disk loops have ended; again does nothing */
 void machine_destroy(struct machine *m); /* at any stage; stops what runs */
 
 /* The guest's power button; main loop. */

@@ -172,7 +172,8 @@ static const struct opt boot_options[] = {
 	{VALUE("transport", set_transport, "BUS"),
 	 .help = "of the virtio devices: pci or mmio (default: pci)"},
 	{GROUP("Disks (raw images or block devices):")},
-	{VALUE("rootfs", set_rootfs, "IMAGE"), .help = "becomes /dev/vda and the root file system"},
+	{VALUE("rootfs", set_rootfs, "FILE[,KEY=VALUE...]"),
+	 .help = "becomes /dev/vda and the root; keys as for --disk"},
 	{VALUE("disk", set_disk, "FILE[,KEY=VALUE...]"), .repeat = true,
 	 .help = "one more disk; keys (and what they are by default):\n"
 		 "  readonly=on|off   refuse writes (off)\n"

@@ -259,7 +259,7 @@ static int check_disk(const struct disk_config *d, struct err *e)
 /* The root image is the first disk: /dev/vda. */
 static int root_first(struct config *c, struct err *e)
 {
-	struct disk_config d = {0};
+	struct disk_config d;
 	int ret;
 
 	if (!c->rootfs)
@@ -267,12 +267,14 @@ static int root_first(struct config *c, struct err *e)
 	if (c->ndisks >= CONFIG_DISKS_MAX)
 		return err_msg(e, -E2BIG, "rootfs and %zu disks: at most %d fit in all", c->ndisks,
 			       CONFIG_DISKS_MAX);
-	ret = config_string(&d.path, c->rootfs, e);
-	if (ret)
+	ret = config_disk(c, c->rootfs, e); /* at the end; its place is the first */
+	if (ret) {
+		err_ctx(e, "rootfs");
 		return ret;
-	memmove(&c->disks[1], &c->disks[0], c->ndisks * sizeof(c->disks[0]));
+	}
+	d = c->disks[c->ndisks - 1];
+	memmove(&c->disks[1], &c->disks[0], (c->ndisks - 1) * sizeof(c->disks[0]));
 	c->disks[0] = d;
-	c->ndisks++;
 	return 0;
 }
 

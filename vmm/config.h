@@ -41,7 +41,8 @@ struct disk_config {
 struct config {
 	char *kernel;  /* path; filled with the newest /boot/vmlinuz* by config_check */
 	char *initrd;  /* NULL: built by mvm when a root or nothing is given */
-	char *rootfs;  /* NULL: none; also stands as disks[0] after config_check */
+	char *rootfs;  /* NULL: none; a disk's spelling; also stands as disks[0] after config_check
+			*/
 	char *modules; /* directory that holds modules.dep; NULL: /lib/modules/VERSION */
 	char *cmdline; /* appended to the default; NULL: nothing */
 	bool no_default_cmdline;

@@ -14,7 +14,7 @@
 #include "vmm/layout.h"
 #include "vmm/log.h"
 
-#define IRQ_MSI_MAX 1024 /* far above 31 devices x 33 queues in use; KVM takes 4096 routes */
+#define IRQ_MSI_MAX 1024 /* 24 disks of 33 queues need 816; KVM takes 4096 routes */
 
 struct irqs {
 	struct vm *vm;

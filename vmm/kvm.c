@@ -18,20 +18,20 @@ static int kvm_open(struct err *e)
 
 	if (fd >= 0)
 		return fd;
-	err_sys(e, KVM_PATH);
-	if (errno == ENOENT)
-		return err_msg(e, -ENOENT,
+	int why = errno;
+	if (why == ENOENT)
+		return err_msg(e, -why,
 			       KVM_PATH ": not there: load kvm_intel or kvm_amd, or turn "
 					"virtualization on in the firmware");
-	if (errno == EACCES || errno == EPERM)
-		return err_msg(e, -errno,
+	if (why == EACCES || why == EPERM)
+		return err_msg(e, -why,
 			       KVM_PATH ": permission denied: join the group that owns it "
 					"(usually kvm) or run as root");
-	if (errno == ENODEV || errno == ENXIO)
-		return err_msg(e, -errno,
+	if (why == ENODEV || why == ENXIO)
+		return err_msg(e, -why,
 			       KVM_PATH ": no driver behind it: this CPU's virtualization is off "
 					"or another hypervisor has it");
-	return -errno;
+	return err_sys(e, KVM_PATH);
 }
 
 /* Hardware virtualization is named in the flags line: vmx or svm as a whole word. */

@@ -28,7 +28,7 @@ struct vm {
 	int fd;
 	uint32_t run_size; /* bytes of each vCPU's kvm_run mapping */
 	unsigned max_vcpus;
-	void *arch; /* kvm_ARCH.c's own; freed by vm_close */
+	void *arch; /* cpuid_x86_64.c's table; freed by vm_close */
 };
 
 /* Opens /dev/kvm, checks API version and required capabilities, creates the VM. */

@@ -137,6 +137,7 @@ static int life_signals(struct life *l, struct err *e)
 	sigaddset(&set, SIGWINCH);
 	sigaddset(&set, SIGCONT);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);           /* a full allowance is an error of that write */
 	sigprocmask(SIG_BLOCK, &set, NULL); /* threads inherit it */
 	l->sigfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (l->sigfd < 0)
@@ -200,6 +201,7 @@ static int life_run(struct life *l, struct err *e)
 	if (r == 0) {
 		loop_run(l->host.loop);
 		timeline_mark(STAGE_END);
+		machine_stop(&l->machine); /* only then does what it did stand still */
 		if (l->ended == POWER_TRIPLE && machine_was_orderly(&l->machine))
 			l->ended = POWER_RESET; /* how reboot=triple restarts a machine */
 		l->stillborn = l->ended == POWER_RESET && machine_was_stillborn(&l->machine);
@@ -236,7 +238,8 @@ static const char *life_reason(const struct life *l)
 	switch (life_status(l)) {
 	case EXIT_GUEST_PANIC:
 		return l->panicked ? "the guest's kernel panicked"
-				   : "the guest's kernel reset the machine before it ran an init";
+				   : "the guest's kernel reset the machine before it ran an init; "
+				     "--serial tty shows what it said";
 	case EXIT_GUEST_TRIPLE:
 		return "the guest triple-faulted";
 	case EXIT_TIMED_OUT:

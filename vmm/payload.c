@@ -125,7 +125,7 @@ static const char *modules_dir(const struct payload *p, const struct config *c, 
 
 static const char *root_type(const struct config *c)
 {
-	int fd = open(c->rootfs, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = open(c->disks[0].path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0)
 		return NULL; /* opening the disk says why */
@@ -140,14 +140,10 @@ static int initrd_build(struct payload *p, const struct config *c, struct err *e
 	struct initramfs_args a = {
 		.modules = modules_dir(p, c, dir, sizeof(dir)),
 		.mmio = c->transport == TRANSPORT_MMIO,
-		.root = c->rootfs != NULL,
+		.root = c->ndisks > 0, /* root= may name any of them */
 		.rootfs = c->rootfs ? root_type(c) : NULL,
 	};
-	int r = initramfs_build(&p->cpio, &a, e);
-
-	if (r < 0)
-		return err_ctx(e, "initramfs");
-	return 0;
+	return initramfs_build(&p->cpio, &a, e);
 }
 
 int payload_open(struct payload *p, const struct config *c, struct err *e)

@@ -17,7 +17,10 @@
 #include "vmm/term.h"
 
 /* SIGTERM, SIGINT and SIGHUP are the machine's, which ends in order. */
-static const int fatal[] = {SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGTRAP, SIGQUIT};
+static const int fatal[] = {
+	SIGSEGV, SIGABRT, SIGBUS,  SIGILL,    SIGFPE,  SIGSYS,  SIGTRAP, SIGQUIT,
+	SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO,   SIGPWR,
+};
 /* Stops of a background process; with these ignored, reading gives EIO and writing works. */
 static const int stops[] = {SIGTTIN, SIGTTOU};
 

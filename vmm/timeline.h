@@ -2,7 +2,8 @@
 /*
  * When each stage of a boot was reached, on CLOCK_MONOTONIC from the start of
  * the process, with the process' CPU time and the VM's exits by kind up to then.
- * A stage counts once: the first call wins. Any thread; lock-free.
+ * A stage counts once: the first call wins. Any thread; a lock is taken only when
+ * somebody wants the timeline.
  */
 #ifndef VMM_TIMELINE_H
 #define VMM_TIMELINE_H

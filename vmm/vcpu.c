@@ -191,8 +191,13 @@ static bool vcpu_enter(struct vcpu *v)
 static void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;
+	sigset_t kick;
 	bool watch = v->index == 0 && timeline_wanted();
 
+	/* Whoever started us may have blocked it, and masks are inherited through exec. */
+	sigemptyset(&kick);
+	sigaddset(&kick, VCPU_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 	timeline_mark(STAGE_RUN);
 	while (!__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE)) {
 		if (!vcpu_enter(v))

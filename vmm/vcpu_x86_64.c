@@ -91,7 +91,13 @@ static int set_msrs(int fd, struct err *e)
 			  {.index = MSR_MISC_ENABLE, .data = MISC_FAST_STRING}},
 	};
 
-	return ioctl(fd, KVM_SET_MSRS, &m) < 1 ? err_sys(e, "set MSRs") : 0;
+	int r = ioctl(fd, KVM_SET_MSRS, &m); /* how many it took */
+
+	if (r < 0)
+		return err_sys(e, "set MSRs");
+	if (r < 2)
+		return err_msg(e, -EIO, "KVM refuses MSR %#x", m.entry[r].index);
+	return 0;
 }
 
 static int set_lapic(int fd, struct err *e)

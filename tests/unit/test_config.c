@@ -91,11 +91,11 @@ static void config_root_is_the_first_disk(void **s)
 	(void)s;
 	assert_int_equal(BOOT("--kernel=k", "--disk", "path=/d1,readonly=on,serial=S,id=a",
 			      "--disk", "/d2,direct=on,cache=writethrough,queues=2,queue_size=64",
-			      "--rootfs", "/root,x.img"),
+			      "--rootfs", "/root.img,readonly=on"),
 			 0);
 	assert_int_equal(cfg.ndisks, 3);
-	assert_string_equal(cfg.disks[0].path, "/root,x.img");
-	assert_string_equal(cfg.rootfs, "/root,x.img");
+	assert_string_equal(cfg.disks[0].path, "/root.img");
+	assert_true(cfg.disks[0].readonly);
 	assert_string_equal(cfg.disks[1].path, "/d1");
 	assert_true(cfg.disks[1].readonly && !cfg.disks[1].direct && !cfg.disks[1].writethrough);
 	assert_string_equal(cfg.disks[1].serial, "S");
