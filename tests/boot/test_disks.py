@@ -61,7 +61,7 @@ class Disks(vm.TestCase):
                       vm.script("cat /sys/block/vdb/serial /sys/block/vdc/serial "
                                 "/sys/block/vdb/size /sys/block/vdc/size; poweroff -f"))
         self.assertEqual(r.status, 0, r)
-        self.assertRegex(r.out, r"ALPHA\s+BETA\s+32768\s+65536", r)
+        self.assertRegex(r.out, r"ALPHA\s*BETA\s*32768\s+65536", r)
 
     def test_file_system_survives_and_is_clean(self):
         image = self.rootfs("--size", "64M")
