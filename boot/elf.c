@@ -13,7 +13,6 @@
 
 #define HEADERS_MAX 128 /* program headers; Linux has five */
 #define SEARCH_CHUNK (256u << 10)
-#define PAGE 4096ull
 
 static const char *machine_name(unsigned m)
 {
@@ -218,18 +217,13 @@ static int put_segments(const struct kernel *k, struct gmem *gm, uint64_t low_en
 			       k->path ? " " : "", k->path ? k->path : "",
 			       (unsigned long long)((k->elf.end + (1 << 20) - 1) >> 20),
 			       (unsigned long long)(low_end >> 20));
+	/* Exactly the file's bytes; what a segment has beyond them is zero, as fresh memory is. */
 	for (unsigned i = 0; i < k->elf.nseg; i++) {
 		const struct elf_segment *s = &k->elf.seg[i];
 		const struct span file = {s->off, s->off + s->filesz};
 		int r = kernel_put(k, gm, s->paddr, &file, e);
 		if (r)
 			return r;
-		/* Fresh memory is zero; only the page that the file's bytes end in may hold more.
-		 */
-		uint64_t tail = -(s->paddr + s->filesz) % PAGE, bss = s->memsz - s->filesz;
-		if (gmem_zero(gm, gpa(s->paddr + s->filesz), tail < bss ? tail : bss))
-			return err_msg(e, -EFAULT, "kernel: no memory at 0x%llx",
-				       (unsigned long long)s->paddr);
 	}
 	return 0;
 }

@@ -220,7 +220,9 @@ int kernel_put(const struct kernel *k, struct gmem *gm, uint64_t at, const struc
 	int r;
 
 	if (k->fd >= 0) {
-		r = gmem_load_file(gm, gpa(at), k->fd, file->base, len, e);
+		const struct gmem_file f = {k->fd, file->base, len};
+
+		r = gmem_load_file(gm, gpa(at), &f, e);
 		if (r)
 			err_ctx(e, "kernel %s", k->path);
 		return r;

@@ -132,7 +132,8 @@ int params_put_initrd(struct gmem *gm, const struct kernel_args *a, const struct
 	uint64_t at = (high - len) & ~(PAGE - 1);
 	*ret = (struct span){at, at + len};
 	if (a->initrd_size) {
-		int r = gmem_load_file(gm, gpa(at), a->initrd_fd, 0, len, e);
+		const struct gmem_file f = {a->initrd_fd, 0, len};
+		int r = gmem_load_file(gm, gpa(at), &f, e);
 		if (r < 0) {
 			err_ctx(e, "initrd");
 			return r;

@@ -153,20 +153,20 @@ static void cmos_put(struct cmos *c, unsigned at, unsigned bytes, uint64_t v)
 }
 
 /* The places where PC firmware leaves the memory's size; each stops at what its width can say. */
-static void cmos_memory(struct cmos *c, uint64_t low_ram, uint64_t high_ram)
+static void cmos_memory(struct cmos *c, const struct cmos_ram *ram)
 {
-	uint64_t above1 = low_ram > 1u << 20 ? low_ram - (1u << 20) : 0;
-	uint64_t above16 = low_ram > 16u << 20 ? low_ram - (16u << 20) : 0;
+	uint64_t above1 = ram->low > 1u << 20 ? ram->low - (1u << 20) : 0;
+	uint64_t above16 = ram->low > 16u << 20 ? ram->low - (16u << 20) : 0;
 
-	cmos_put(c, 0x15, 2, 640);            /* KiB of base memory */
-	cmos_put(c, 0x17, 2, above1 >> 10);   /* KiB above 1 MiB */
-	cmos_put(c, 0x30, 2, above1 >> 10);   /* the same again */
-	cmos_put(c, 0x34, 2, above16 >> 16);  /* 64 KiB blocks above 16 MiB */
-	cmos_put(c, 0x5b, 3, high_ram >> 16); /* 64 KiB blocks above 4 GiB */
+	cmos_put(c, 0x15, 2, 640);             /* KiB of base memory */
+	cmos_put(c, 0x17, 2, above1 >> 10);    /* KiB above 1 MiB */
+	cmos_put(c, 0x30, 2, above1 >> 10);    /* the same again */
+	cmos_put(c, 0x34, 2, above16 >> 16);   /* 64 KiB blocks above 16 MiB */
+	cmos_put(c, 0x5b, 3, ram->high >> 16); /* 64 KiB blocks above 4 GiB */
 }
 
-int cmos_new(struct cmos **ret, struct bus *pio, struct loop *l, uint64_t low_ram,
-	     uint64_t high_ram, struct err *e)
+int cmos_new(struct cmos **ret, struct bus *pio, struct loop *l, const struct cmos_ram *ram,
+	     struct err *e)
 {
 	struct cmos *c = calloc(1, sizeof(*c));
 
@@ -176,7 +176,7 @@ int cmos_new(struct cmos **ret, struct bus *pio, struct loop *l, uint64_t low_ra
 	c->byte[REG_A] = A_DEFAULT;
 	c->byte[REG_B] = B_24H;
 	c->byte[REG_D] = D_VALID;
-	cmos_memory(c, low_ram, high_ram);
+	cmos_memory(c, ram);
 
 	struct bus_region r = {
 		.base = LAYOUT_PORT_CMOS,

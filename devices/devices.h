@@ -18,16 +18,23 @@
 #include "vmm/power.h"
 
 /* devices/serial.c: 16550A at LAYOUT_PORT_SERIAL (National Semiconductor PC16550D). */
+struct serial_env { /* both outlive the device */
+	struct irq *irq;
+	struct chr *chr;
+};
 struct serial;
-int serial_new(struct serial **ret, struct bus *pio, struct loop *l, struct irq *irq,
-	       struct chr *chr, struct err *e);
+int serial_new(struct serial **ret, struct bus *pio, struct loop *l, const struct serial_env *env,
+	       struct err *e);
 void serial_free(struct serial *s);
 
 /* devices/cmos.c: MC146818 clock, read-only UTC time; memory size bytes. Alarm and periodic
  * interrupts are absent. */
+struct cmos_ram {
+	uint64_t low, high; /* bytes below and from 4 GiB */
+};
 struct cmos;
-int cmos_new(struct cmos **ret, struct bus *pio, struct loop *l, uint64_t low_ram,
-	     uint64_t high_ram, struct err *e);
+int cmos_new(struct cmos **ret, struct bus *pio, struct loop *l, const struct cmos_ram *ram,
+	     struct err *e);
 void cmos_free(struct cmos *c);
 
 /* devices/i8042.c: a controller without devices that self-tests; command 0xFE resets the machine.
@@ -44,14 +51,14 @@ int acpi_pm_new(struct acpi_pm **ret, struct bus *pio, struct loop *l, const str
 		struct err *e);
 void acpi_pm_free(struct acpi_pm *d);
 
-/* devices/ged.c: generic event device; one byte that clears on read: 1 CPU, 2 memory, 4 PCI, 8
- * power button. */
-#define GED_CPU 1
-#define GED_MEMORY 2
-#define GED_PCI 4
-#define GED_POWER 8
+/* devices/ged.c: generic event device; one byte of events that clears on read. */
+#define GED_POWER 8 /* the power button */
+struct ged_env {
+	uint64_t addr;   /* of the register */
+	struct irq *irq; /* outlives the device */
+};
 struct ged;
-int ged_new(struct ged **ret, struct bus *mmio, struct loop *l, uint64_t addr, struct irq *irq,
+int ged_new(struct ged **ret, struct bus *mmio, struct loop *l, const struct ged_env *env,
 	    struct err *e);
 void ged_free(struct ged *g);
 void ged_event(struct ged *g, uint8_t bits); /* loop's lock held */

@@ -38,17 +38,17 @@ static void ged_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 
 static const struct bus_ops ged_ops = {.read = ged_read, .write = ged_write};
 
-int ged_new(struct ged **ret, struct bus *mmio, struct loop *l, uint64_t addr, struct irq *irq,
+int ged_new(struct ged **ret, struct bus *mmio, struct loop *l, const struct ged_env *env,
 	    struct err *e)
 {
 	struct ged *g = calloc(1, sizeof(*g));
 
 	if (!g)
 		return err_msg(e, -ENOMEM, "ged: out of memory");
-	*g = (struct ged){.mmio = mmio, .irq = irq, .addr = addr};
+	*g = (struct ged){.mmio = mmio, .irq = env->irq, .addr = env->addr};
 
 	struct bus_region r = {
-		.base = addr,
+		.base = env->addr,
 		.size = 1,
 		.ops = &ged_ops,
 		.dev = g,

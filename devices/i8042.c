@@ -33,8 +33,10 @@
 #define CTR_AUX_OFF 0x20
 #define CTR_XLATE 0x40
 
-#define CMD_READ_RAM 0x20  /* to 0x3f; byte 0 is the command byte (CTR) */
-#define CMD_WRITE_RAM 0x60 /* to 0x7f */
+#define CMD_READ_RAM 0x20 /* byte 0 is the command byte (CTR) */
+#define CMD_READ_RAM_LAST 0x3f
+#define CMD_WRITE_RAM 0x60
+#define CMD_WRITE_RAM_LAST 0x7f
 #define CMD_AUX_TEST 0xa9
 #define CMD_SELF_TEST 0xaa
 #define CMD_KBD_TEST 0xab
@@ -47,7 +49,8 @@
 #define CMD_AUX_LOOP 0xd3
 #define CMD_AUX_SEND 0xd4
 #define CMD_TEST_PINS 0xe0
-#define CMD_PULSE 0xf0 /* to 0xff: a zero bit pulses that output low */
+#define CMD_PULSE 0xf0 /* a zero bit pulses that output low */
+#define CMD_PULSE_LAST 0xff
 
 #define OUT_NOT_RESET 0x01 /* output port; low resets the processor */
 #define OUT_A20 0x02
@@ -80,24 +83,20 @@ static void i8042_set_ram(struct i8042 *d, unsigned at, uint8_t val)
 	d->ram[at] = val;
 }
 
+static void i8042_outputs(struct i8042 *d, uint8_t val)
+{
+	if (!(val & OUT_NOT_RESET))
+		power_report(&d->power, POWER_RESET);
+}
+
 static void i8042_command(struct i8042 *d, uint8_t cmd)
 {
 	d->status |= STS_A2;
 	d->cmd = 0;
-	if ((cmd & ~(RAM_BYTES - 1)) == CMD_READ_RAM) {
-		i8042_answer(d, d->ram[cmd % RAM_BYTES], 0);
-		return;
-	}
-	if ((cmd & ~(RAM_BYTES - 1)) == CMD_WRITE_RAM) {
-		d->cmd = cmd;
-		return;
-	}
-	if (cmd >= CMD_PULSE) {
-		if (!(cmd & OUT_NOT_RESET))
-			power_report(&d->power, POWER_RESET);
-		return;
-	}
 	switch (cmd) {
+	case CMD_READ_RAM ... CMD_READ_RAM_LAST:
+		i8042_answer(d, d->ram[cmd % RAM_BYTES], 0);
+		break;
 	case CMD_SELF_TEST:
 		i8042_answer(d, ANSWER_PASSED, 0);
 		break;
@@ -120,12 +119,11 @@ static void i8042_command(struct i8042 *d, uint8_t cmd)
 	case CMD_TEST_PINS:
 		i8042_answer(d, 0, 0);
 		break;
-	case CMD_WRITE_OUTPUT:
-	case CMD_KBD_LOOP:
-	case CMD_AUX_LOOP:
-	case CMD_AUX_SEND:
-		d->cmd = cmd;
+	case CMD_PULSE ... CMD_PULSE_LAST:
+		i8042_outputs(d, cmd);
 		break;
+	default:
+		d->cmd = cmd; /* its parameter follows; i8042_data knows which have one */
 	}
 }
 
@@ -135,14 +133,18 @@ static void i8042_data(struct i8042 *d, uint8_t val)
 
 	d->status &= (uint8_t)~STS_A2;
 	d->cmd = 0;
-	if ((cmd & ~(RAM_BYTES - 1)) == CMD_WRITE_RAM) {
+	switch (cmd) {
+	case CMD_WRITE_RAM ... CMD_WRITE_RAM_LAST:
 		i8042_set_ram(d, cmd % RAM_BYTES, val);
-	} else if (cmd == CMD_WRITE_OUTPUT) {
-		if (!(val & OUT_NOT_RESET))
-			power_report(&d->power, POWER_RESET);
-	} else if (cmd == CMD_KBD_LOOP || cmd == CMD_AUX_LOOP) {
+		break;
+	case CMD_WRITE_OUTPUT:
+		i8042_outputs(d, val);
+		break;
+	case CMD_KBD_LOOP:
+	case CMD_AUX_LOOP:
 		i8042_answer(d, val, 0);
-	} else {
+		break;
+	default: /* CMD_AUX_SEND, or for the keyboard */
 		i8042_answer(d, ANSWER_RESEND, STS_TIMEOUT);
 	}
 }

@@ -215,15 +215,14 @@ void pci_cfg_write(struct pci_func *f, unsigned off, unsigned size, uint32_t val
 		f->ops->cfg_written(f, off, size);
 }
 
-void pci_header(struct pci_func *f, uint16_t vendor, uint16_t device, uint8_t revision,
-		uint32_t class24, uint16_t subvendor, uint16_t subdevice)
+void pci_header(struct pci_func *f, const struct pci_id *id)
 {
-	pci_put(f, 0, 2, vendor);
-	pci_put(f, 2, 2, device);
-	pci_put(f, HDR_REVISION, 1, revision);
-	pci_put(f, HDR_CLASS, 3, class24);
-	pci_put(f, HDR_SUBVENDOR, 2, subvendor);
-	pci_put(f, HDR_SUBDEVICE, 2, subdevice);
+	pci_put(f, 0, 2, id->vendor);
+	pci_put(f, 2, 2, id->device);
+	pci_put(f, HDR_REVISION, 1, id->revision);
+	pci_put(f, HDR_CLASS, 3, id->class24);
+	pci_put(f, HDR_SUBVENDOR, 2, id->subvendor);
+	pci_put(f, HDR_SUBDEVICE, 2, id->subdevice);
 	/* No I/O decoding, no INTx: interrupt pin 0; the line is the guest's scratch byte. */
 	f->wmask[PCI_COMMAND] = PCI_COMMAND_MEM | PCI_COMMAND_MASTER;
 	f->wmask[PCI_COMMAND + 1] = 0x04; /* interrupt disable: Linux tests that it sticks */
@@ -349,11 +348,6 @@ void pci_del(struct pci_func *f)
 	f->bus = NULL;
 }
 
-unsigned pci_slot(const struct pci_func *f)
-{
-	return f->slot;
-}
-
 /* ------------------------------------------------------- 0xCF8, 0xCFC */
 
 /* Where a data access at @off (4 to 7: 0xcfc to 0xcff) goes; false: nowhere. */
@@ -411,20 +405,20 @@ static int bus_fill(struct pci_bus *b, struct err *e)
 	return slot_fill(b, 0, &b->bridge, e);
 }
 
-int pci_bus_new(struct pci_bus **ret, struct bus *pio, struct bus *mmio, struct loop *l,
-		const struct pci_window *w, struct err *e)
+int pci_bus_new(struct pci_bus **ret, const struct pci_bus_env *env, struct err *e)
 {
+	const struct pci_id bridge = {.vendor = 0x8086, .device = 0x0d57, .class24 = 0x060000};
 	struct pci_bus *b = calloc(1, sizeof(*b));
 	int code;
 
 	if (!b)
 		return err_msg(e, -ENOMEM, "PCI bus: out of memory");
-	b->pio = pio;
-	b->mmio = mmio;
-	b->win = *w;
-	b->bridge.loop = l;
+	b->pio = env->pio;
+	b->mmio = env->mmio;
+	b->win = env->window;
+	b->bridge.loop = env->loop;
 	b->bridge.name = "PCI host bridge";
-	pci_header(&b->bridge, 0x8086, 0x0d57, 0, 0x060000, 0, 0);
+	pci_header(&b->bridge, &bridge);
 	code = bus_fill(b, e);
 	if (code) {
 		pci_bus_free(b);

@@ -93,14 +93,22 @@ struct pci_window {
 	uint64_t base32, size32, base64, size64;
 };
 
-/* @pio NULL: no 0xCF8/0xCFC. @l: the host bridge's loop. */
-int pci_bus_new(struct pci_bus **ret, struct bus *pio, struct bus *mmio, struct loop *l,
-		const struct pci_window *w, struct err *e);
+struct pci_bus_env {
+	struct bus *pio; /* NULL: no 0xCF8/0xCFC */
+	struct bus *mmio;
+	struct loop *loop; /* the host bridge's */
+	struct pci_window window;
+};
+int pci_bus_new(struct pci_bus **ret, const struct pci_bus_env *env, struct err *e);
 void pci_bus_free(struct pci_bus *b); /* after pci_del of all functions; accepts NULL */
 
-/* Header fields; call before pci_add. @class24: base class, sub-class, interface. */
-void pci_header(struct pci_func *f, uint16_t vendor, uint16_t device, uint8_t revision,
-		uint32_t class24, uint16_t subvendor, uint16_t subdevice);
+struct pci_id {
+	uint16_t vendor, device;
+	uint16_t subvendor, subdevice;
+	uint32_t class24; /* base class, sub-class, interface */
+	uint8_t revision;
+};
+void pci_header(struct pci_func *f, const struct pci_id *id); /* before pci_add */
 /* Appends a capability of @len bytes (id and next included, filled in here), 4-aligned; returns its
  * offset, 0 when full. */
 unsigned pci_cap(struct pci_func *f, uint8_t id, const void *body, unsigned len);
@@ -108,7 +116,6 @@ unsigned pci_cap(struct pci_func *f, uint8_t id, const void *body, unsigned len)
 /* Lowest free slot from 1 on; assigns BARs. -ENOSPC when the bus or the window is full. */
 int pci_add(struct pci_bus *b, struct pci_func *f, struct err *e);
 void pci_del(struct pci_func *f); /* loop's lock held or no vCPU running */
-unsigned pci_slot(const struct pci_func *f);
 
 /* Configuration space of @slot as a guest reads it, for tests and the PCI_CFG capability: through
  * the function's ops. */

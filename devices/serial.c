@@ -357,14 +357,15 @@ static void serial_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 
 static const struct bus_ops serial_ops = {.read = serial_read, .write = serial_write};
 
-int serial_new(struct serial **ret, struct bus *pio, struct loop *l, struct irq *irq,
-	       struct chr *chr, struct err *e)
+int serial_new(struct serial **ret, struct bus *pio, struct loop *l, const struct serial_env *env,
+	       struct err *e)
 {
 	struct serial *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return err_msg(e, -ENOMEM, "serial: out of memory");
-	*s = (struct serial){.pio = pio, .irq = irq, .chr = chr, .dll = 12}; /* 9600 baud */
+	*s = (struct serial){.pio = pio, .irq = env->irq, .chr = env->chr};
+	s->dll = 12; /* 9600 baud */
 	s->msr = MSR_CTS | MSR_DSR | MSR_DCD;
 
 	struct bus_region r = {
@@ -380,7 +381,7 @@ int serial_new(struct serial **ret, struct bus *pio, struct loop *l, struct irq 
 		free(s);
 		return rc;
 	}
-	chr_bind(chr, &(struct chr_user){.room = serial_room, .input = serial_input, .dev = s});
+	chr_bind(s->chr, &(struct chr_user){.room = serial_room, .input = serial_input, .dev = s});
 	*ret = s;
 	return 0;
 }

@@ -11,11 +11,9 @@
 #include <string.h>
 
 #define BIT(n) (1ull << (n))
-#define QUEUE_SIZE 256
+/* A request of 1 MiB in single pages takes 258 descriptors: it should not become two. */
+#define QUEUE_SIZE 512
 #define QUEUES_MAX 8 /* by default; the user may ask for more */
-
-/* Header and status take two descriptors of a queue; beyond this longer chains gain nothing. */
-#define SEG_MAX 254u
 
 /* Requests begun in one callback: then the other devices of the loop have their turn. */
 #define KICK_BUDGET 128
@@ -164,10 +162,11 @@ static uint32_t blocks(uint32_t bytes, uint32_t max)
 static void fill_config(struct blk *b, unsigned queues, unsigned queue_size)
 {
 	const struct image *im = b->im;
+	/* Header and status take two descriptors. */
 	uint32_t seg_max = queue_size > 2 ? queue_size - 2 : 1;
 	struct virtio_blk_config c = {
 		.capacity = htole64(b->sectors),
-		.seg_max = htole32(seg_max < SEG_MAX ? seg_max : SEG_MAX),
+		.seg_max = htole32(seg_max),
 		.blk_size = htole32(BLK_SECTOR),
 		.physical_block_exp = (uint8_t)__builtin_ctz(im->physical / BLK_SECTOR),
 		.min_io_size = htole16((uint16_t)blocks(im->io_min, UINT16_MAX)),
@@ -204,9 +203,9 @@ static uint64_t features(const struct image *im, unsigned queues)
 	return f;
 }
 
-static int add_queues(struct blk *b, struct gmem *gm, struct loop *l, unsigned n, uint16_t size)
+static int add_queues(struct blk *b, const struct blk_env *env, unsigned n, uint16_t size)
 {
-	int r = virtio_init(&b->v, &blk_ops, b->name, gm, l);
+	int r = virtio_init(&b->v, &blk_ops, b->name, env->gm, env->loop);
 
 	for (unsigned q = 0; !r && q < n; q++)
 		r = virtio_add_queue(&b->v, size);
@@ -222,19 +221,18 @@ static unsigned queue_count(const struct disk_config *c, unsigned cpus)
 	return n ? n : 1;
 }
 
-int blk_new(struct blk **ret, const struct disk_config *c, unsigned index, unsigned cpus,
-	    struct gmem *gm, struct loop *l, struct workers *w, struct err *e)
+int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env *env, struct err *e)
 {
-	unsigned queues = queue_count(c, cpus);
+	unsigned queues = queue_count(c, env->cpus), index = env->index;
 	uint16_t size = c->queue_size ? c->queue_size : QUEUE_SIZE;
 	struct blk *b = calloc(1, sizeof(*b));
-	struct image_env env = {.loop = l, .workers = w};
+	struct image_env below = {.loop = env->loop, .workers = env->workers};
 	int r;
 
 	if (!b)
 		return err_msg(e, -ENOMEM, "disk %u: out of memory", index);
-	env.owner = (struct image_owner){blk_req_done, notify, b};
-	r = image_open(&b->im, c, &env, e);
+	below.owner = (struct image_owner){blk_req_done, notify, b};
+	r = image_open(&b->im, c, &below, e);
 	if (r < 0) {
 		err_ctx(e, "disk %u", index);
 		free(b);
@@ -246,7 +244,7 @@ int blk_new(struct blk **ret, const struct disk_config *c, unsigned index, unsig
 	b->sectors = b->im->size / BLK_SECTOR;
 	b->v.offered = features(b->im, queues);
 	fill_config(b, queues, size);
-	r = add_queues(b, gm, l, queues, size);
+	r = add_queues(b, env, queues, size);
 	if (r < 0) {
 		blk_free(b);
 		return err_msg(e, r, "disk %u: queues: %s", index, strerror(-r));

@@ -169,8 +169,7 @@ static int take_vecs(struct blk_req *r, uint32_t len)
 	int n = take(r->chain, len, r->few, FEW_VECS);
 
 	if (n == -E2BIG) {
-		/* A chain has no more buffers than the queue has descriptors. */
-		int max = vq_max_size(r->chain->vq);
+		int max = (int)chain_buffers(r->chain);
 		struct iovec *iov = malloc((size_t)max * sizeof(*iov));
 
 		if (!iov)

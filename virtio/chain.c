@@ -70,15 +70,6 @@ int chain_pull(struct vq_chain *c, void *buf, uint32_t len)
 	return 0;
 }
 
-int chain_skip(struct vq_chain *c, uint32_t len)
-{
-	if (!have(c, readable(c), len))
-		return -EINVAL;
-	while (len)
-		len -= piece(c, readable(c), len).len;
-	return 0;
-}
-
 int chain_push(struct vq_chain *c, const void *buf, uint32_t len)
 {
 	const uint8_t *from = buf;
@@ -92,21 +83,6 @@ int chain_push(struct vq_chain *c, const void *buf, uint32_t len)
 			return -EINVAL;
 		wrote(c, p.len);
 		from += p.len;
-		len -= p.len;
-	}
-	return 0;
-}
-
-int chain_fill0(struct vq_chain *c, uint32_t len)
-{
-	if (!have(c, writable(c), len))
-		return -EINVAL;
-	while (len) {
-		struct vq_seg p = piece(c, writable(c), len);
-
-		if (gmem_zero(c->gm, p.at, p.len))
-			return -EINVAL;
-		wrote(c, p.len);
 		len -= p.len;
 	}
 	return 0;

@@ -8,11 +8,17 @@
 #include "vmm/config.h"
 #include "vmm/workers.h"
 
-/* Section 5.2. Opens and locks the image: see virtio/image.h. @index: position for names and
- * default serial. */
+/* Section 5.2. Opens and locks the image: see virtio/image.h. */
+struct blk_env { /* all outlive the device */
+	struct gmem *gm;
+	struct loop *loop;
+	struct workers *workers;
+	unsigned index; /* position, for names and the default serial */
+	unsigned cpus;  /* the guest's: as many queues, unless the user says how many */
+};
 struct blk;
-int blk_new(struct blk **ret, const struct disk_config *c, unsigned index, unsigned cpus,
-	    struct gmem *gm, struct loop *l, struct workers *w, struct err *e);
+int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env *env,
+	    struct err *e);
 void blk_free(struct blk *b);
 struct virtio *blk_virtio(struct blk *b);
 

@@ -75,31 +75,47 @@ static int open_fd(const struct disk_config *c, bool direct, const struct stat *
 	return fd;
 }
 
-/* A block device says in sysfs whether it can discard; a partition's queue is its disk's. */
-static bool block_discards(const struct stat *st)
+/* A limit of a block device's queue, from sysfs; a partition's queue is its disk's. */
+static bool queue_limit(dev_t dev, const char *name, unsigned long long *ret)
 {
 	static const char *const where[] = {"queue", "../queue"};
-	unsigned long long max = 0;
 	char path[100];
 
 	for (int i = 0; i < 2; i++) {
-		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/discard_max_bytes",
-			 major(st->st_rdev), minor(st->st_rdev), where[i]);
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/%s", major(dev), minor(dev),
+			 where[i], name);
 		FILE *f = fopen(path, "re");
 
 		if (!f)
 			continue;
-		if (fscanf(f, "%llu", &max) != 1)
-			max = 0;
+		bool found = fscanf(f, "%llu", ret) == 1;
+
 		fclose(f);
-		break;
+		return found;
 	}
-	return max > 0;
+	return false;
+}
+
+/*
+ * A request beyond its queue's limits is split by the kernel, which refuses to do that under
+ * RWF_NOWAIT. A segment is a page at least. Unknown (a network file system, a pool of several
+ * devices) is no limit: then the kernel's EAGAIN tells.
+ */
+static uint32_t whole_max(dev_t dev)
+{
+	unsigned long long kib, segments, max = UINT32_MAX;
+
+	if (queue_limit(dev, "max_sectors_kb", &kib) && kib < max / 1024)
+		max = kib * 1024;
+	if (queue_limit(dev, "max_segments", &segments) && segments < max / 4096)
+		max = segments * 4096;
+	return (uint32_t)max;
 }
 
 static int measure_block(struct image_file *f, const struct stat *st)
 {
 	unsigned physical = SECTOR, io_min = 0, io_opt = 0;
+	unsigned long long discard;
 	int logical = SECTOR;
 	uint64_t size;
 
@@ -114,9 +130,11 @@ static int measure_block(struct image_file *f, const struct stat *st)
 	f->physical = physical;
 	f->io_min = io_min;
 	f->io_opt = io_opt;
-	if (f->direct)
+	if (f->direct) {
 		f->mem_align = f->off_align = (uint32_t)logical;
-	f->can_discard = block_discards(st);
+		f->whole_max = whole_max(st->st_rdev);
+	}
+	f->can_discard = queue_limit(st->st_rdev, "discard_max_bytes", &discard) && discard;
 	return 0;
 }
 
@@ -137,6 +155,7 @@ static void measure_file(struct image_file *f, const struct stat *st, bool reado
 
 		/* Where the kernel cannot say, a page satisfies every file system. */
 		f->mem_align = f->off_align = 4096;
+		f->whole_max = whole_max(st->st_dev);
 		if (!statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) &&
 		    (sx.stx_mask & STATX_DIOALIGN) && sx.stx_dio_offset_align) {
 			f->mem_align = sx.stx_dio_mem_align;

@@ -21,6 +21,7 @@ struct image_file {
 	uint32_t physical;             /* bytes, a power of two from 512 up */
 	uint32_t io_min, io_opt;       /* bytes; 0: nothing known */
 	uint32_t mem_align, off_align; /* of O_DIRECT; 1 without it */
+	uint32_t whole_max;            /* of O_DIRECT: bytes the host's queue takes unsplit */
 };
 
 int image_file_open(struct image_file *f, const struct disk_config *c, struct err *e);

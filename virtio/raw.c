@@ -7,7 +7,9 @@
  *    which never sleeps, and everything else goes to a worker;
  *  - past it (direct=on): libaio, with RWF_NOWAIT; what would sleep in
  *    io_submit (blocks to allocate, a lock that is taken) comes back with
- *    EAGAIN and goes to a worker.
+ *    EAGAIN and goes to a worker. A request so large that the host has to split
+ *    it always would: it does without the flag where all that io_submit can wait
+ *    for is the host's queue, and is a worker's where blocks may be allocated.
  *
  * O_DIRECT wants aligned offsets, lengths and addresses. A request that has
  * them not goes through the page cache, on a second descriptor. The kernel keeps
@@ -111,7 +113,7 @@ static void go_aio(struct raw *w, struct image_req *r)
 		io_prep_preadv(cb, fd, r->iov, n, (long long)r->off);
 	else
 		io_prep_pwritev(cb, fd, r->iov, n, (long long)r->off);
-	if (!w->aio_blocks)
+	if (!w->aio_blocks && r->len <= w->io.file.whole_max)
 		cb->aio_rw_flags |= RWF_NOWAIT;
 	if (r->through)
 		cb->aio_rw_flags |= RWF_DSYNC;
@@ -177,11 +179,19 @@ static bool try_now(struct raw *w, struct image_req *r)
 
 /* ------------------------------------------------------------- choosing */
 
+static bool fits_aio(const struct raw *w, const struct image_req *r)
+{
+	const struct image_file *f = &w->io.file;
+
+	return f->direct && w->aio && raw_io_aligned(&w->io, r) &&
+	       (r->op == IMAGE_READ || f->block || r->len <= f->whole_max);
+}
+
 static void go(struct raw *w, struct image_req *r)
 {
 	bool moves = r->op == IMAGE_READ || r->op == IMAGE_WRITE;
 
-	if (moves && w->io.file.direct && w->aio && raw_io_aligned(&w->io, r))
+	if (moves && fits_aio(w, r))
 		go_aio(w, r);
 	else if (!moves || w->io.file.direct || !try_now(w, r))
 		go_worker(w, r);

@@ -13,18 +13,26 @@
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
 
-/* virtio/vpci.c: virtio 1.2 section 4.1, modern only. @irqs may be NULL (tests: fake MSIs); @vm
- * NULL: no ioeventfd. */
+/* virtio/vpci.c: virtio 1.2 section 4.1, modern only. */
+struct vpci_env {
+	struct pci_bus *pci;
+	struct irqs *irqs; /* NULL: fake MSIs, for tests */
+	struct vm *vm;     /* NULL: no ioeventfd */
+};
 struct vpci;
-int vpci_new(struct vpci **ret, struct virtio *v, struct pci_bus *pci, struct irqs *irqs,
-	     struct vm *vm, struct err *e);
+int vpci_new(struct vpci **ret, struct virtio *v, const struct vpci_env *env, struct err *e);
 void vpci_free(struct vpci *t);
-struct pci_func *vpci_func(struct vpci *t);
+struct pci_func *vpci_func(struct vpci *t); /* for tests */
 
-/* virtio/vmmio.c: section 4.2, version 2, at @base. @irq becomes the transport's. */
+/* virtio/vmmio.c: section 4.2, version 2. */
+struct vmmio_env {
+	struct bus *bus;
+	uint64_t base;   /* of LAYOUT_VMMIO_STRIDE bytes */
+	struct irq *irq; /* becomes the transport's, at a failure too */
+	struct vm *vm;   /* NULL: no ioeventfd */
+};
 struct vmmio;
-int vmmio_new(struct vmmio **ret, struct virtio *v, struct bus *mmio, uint64_t base,
-	      struct irq *irq, struct vm *vm, struct err *e);
+int vmmio_new(struct vmmio **ret, struct virtio *v, const struct vmmio_env *env, struct err *e);
 void vmmio_free(struct vmmio *t);
 
 #endif

@@ -30,7 +30,6 @@
 #define VIRTIO_F_INDIRECT_DESC 28
 #define VIRTIO_F_EVENT_IDX 29
 #define VIRTIO_F_VERSION_1 32
-#define VIRTIO_F_ACCESS_PLATFORM 33
 #define VIRTIO_F_RING_RESET 40
 
 /* Status bits, section 2.1. */

@@ -248,10 +248,15 @@ static const struct bus_ops vmmio_bus_ops = {.read = vmmio_read, .write = vmmio_
 
 static int notify_fd(struct vmmio *t, unsigned q, bool add)
 {
-	uint64_t match = q;
+	const uint64_t match = q;
+	const struct vm_ioeventfd kick = {
+		.addr = t->base + REG_QUEUE_NOTIFY,
+		.len = 4,
+		.match = &match,
+		.fd = virtio_q(t->v, q)->kick_fd,
+	};
 
-	return vm_ioeventfd(t->vm, false, t->base + REG_QUEUE_NOTIFY, 4, &match,
-			    virtio_q(t->v, q)->kick_fd, add);
+	return vm_ioeventfd(t->vm, &kick, add);
 }
 
 static int notify_fds(struct vmmio *t, struct err *e)
@@ -275,12 +280,11 @@ static void vmmio_discard(struct vmmio *t)
 	free(t);
 }
 
-int vmmio_new(struct vmmio **ret, struct virtio *v, struct bus *mmio, uint64_t base,
-	      struct irq *irq, struct vm *vm, struct err *e)
+int vmmio_new(struct vmmio **ret, struct virtio *v, const struct vmmio_env *env, struct err *e)
 {
 	struct vmmio *t = calloc(1, sizeof(*t));
 	struct bus_region region = {
-		.base = base,
+		.base = env->base,
 		.size = LAYOUT_VMMIO_STRIDE,
 		.ops = &vmmio_bus_ops,
 		.dev = t,
@@ -290,17 +294,17 @@ int vmmio_new(struct vmmio **ret, struct virtio *v, struct bus *mmio, uint64_t b
 	int r;
 
 	if (!t) {
-		irq_free(irq);
+		irq_free(env->irq);
 		return err_msg(e, -ENOMEM, "%s: out of memory", v->name);
 	}
 	t->v = v;
-	t->bus = mmio;
-	t->base = base;
-	t->irq = irq;
-	t->vm = vm;
+	t->bus = env->bus;
+	t->base = env->base;
+	t->irq = env->irq;
+	t->vm = env->vm;
 	r = notify_fds(t, e);
 	if (!r)
-		r = bus_add(mmio, &region, e);
+		r = bus_add(t->bus, &region, e);
 	if (r < 0) {
 		vmmio_discard(t);
 		return r;

@@ -9,7 +9,6 @@
 
 #define VIRTIO_VENDOR 0x1af4
 #define VIRTIO_DEVICE_BASE 0x1040 /* section 4.1.2 */
-#define VIRTIO_ID_NET 1
 
 /*
  * BAR 0: one page for each structure. Within a page nothing but its structure
@@ -93,8 +92,11 @@ static void kicks_update(struct vpci *t)
 
 		if (on == t->ioeventfd[q])
 			continue;
-		ret = vm_ioeventfd(t->vm, false, t->notify + q * NOTIFY_STRIDE, 0, NULL,
-				   t->v->queue[q].kick_fd, on);
+		struct vm_ioeventfd kick = {
+			.addr = t->notify + q * NOTIFY_STRIDE,
+			.fd = t->v->queue[q].kick_fd,
+		};
+		ret = vm_ioeventfd(t->vm, &kick, on);
 		if (ret)
 			log_debug("%s: ioeventfd of queue %u: error %d", t->v->name, q, -ret);
 		t->ioeventfd[q] = on && !ret;
@@ -463,8 +465,6 @@ static int vpci_caps(struct vpci *t)
 static uint32_t vpci_class(uint16_t id)
 {
 	switch (id) {
-	case VIRTIO_ID_NET:
-		return 0x020000; /* Ethernet controller */
 	case VIRTIO_ID_BLOCK:
 		return 0x018000; /* other mass storage */
 	case VIRTIO_ID_CONSOLE:
@@ -474,11 +474,19 @@ static uint32_t vpci_class(uint16_t id)
 	}
 }
 
-static int vpci_set_up(struct vpci *t, struct pci_bus *pci, struct irqs *irqs, struct err *e)
+static int vpci_set_up(struct vpci *t, const struct vpci_env *env, struct err *e)
 {
 	struct pci_func *f = &t->func;
 	uint16_t device = (uint16_t)(VIRTIO_DEVICE_BASE + t->v->ops->id);
-	int ret = msix_init(&t->msix, t->v->nqueues + 1, irqs, e);
+	const struct pci_id id = {
+		.vendor = VIRTIO_VENDOR,
+		.device = device,
+		.subvendor = VIRTIO_VENDOR,
+		.subdevice = device,
+		.class24 = vpci_class(t->v->ops->id),
+		.revision = 1, /* section 4.1.2.1: not transitional */
+	};
+	int ret = msix_init(&t->msix, t->v->nqueues + 1, env->irqs, e);
 
 	if (ret)
 		return ret;
@@ -487,20 +495,19 @@ static int vpci_set_up(struct vpci *t, struct pci_bus *pci, struct irqs *irqs, s
 	f->loop = t->v->loop;
 	f->name = t->v->name;
 	f->bar[0] = (struct pci_bar){.size = BAR_SIZE, .is64 = true, .ops = &bar_ops, .dev = t};
-	pci_header(f, VIRTIO_VENDOR, device, 1, vpci_class(t->v->ops->id), VIRTIO_VENDOR, device);
+	pci_header(f, &id);
 	ret = vpci_caps(t);
 	if (ret)
 		return err_msg(e, ret, "no room for capabilities");
 	vpci_reset(t);
-	ret = pci_add(pci, f, e);
+	ret = pci_add(env->pci, f, e);
 	if (ret)
 		return ret;
 	t->v->bearer = (struct virtio_bearer){vpci_queue_interrupt, vpci_config_interrupt, t};
 	return 0;
 }
 
-int vpci_new(struct vpci **ret, struct virtio *v, struct pci_bus *pci, struct irqs *irqs,
-	     struct vm *vm, struct err *e)
+int vpci_new(struct vpci **ret, struct virtio *v, const struct vpci_env *env, struct err *e)
 {
 	struct vpci *t = calloc(1, sizeof(*t));
 	int code;
@@ -508,8 +515,8 @@ int vpci_new(struct vpci **ret, struct virtio *v, struct pci_bus *pci, struct ir
 	if (!t)
 		return err_msg(e, -ENOMEM, "%s: out of memory", v->name);
 	t->v = v;
-	t->vm = vm;
-	code = vpci_set_up(t, pci, irqs, e);
+	t->vm = env->vm;
+	code = vpci_set_up(t, env, e);
 	if (code) {
 		msix_fini(&t->msix);
 		free(t);

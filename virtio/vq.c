@@ -113,7 +113,7 @@ int vq_start(struct vq *q, const struct vq_setup *s)
 	return 0;
 }
 
-static void chain_free(struct vq_chain *c)
+static void vq_chain_free(struct vq_chain *c)
 {
 	free(c->seg);
 	free(c);
@@ -130,7 +130,7 @@ void vq_reset(struct vq *q)
 		struct vq_chain *c = q->idle;
 
 		q->idle = c->next;
-		chain_free(c);
+		vq_chain_free(c);
 	}
 	free(q->table);
 	q->table = NULL;
@@ -257,7 +257,7 @@ static bool buffer_add(struct vq *q, struct vq_chain *c, const struct desc *d, b
 }
 
 /* Reads each descriptor once. Ends after at most size buffers and one table. */
-static bool chain_walk(struct vq *q, struct vq_chain *c)
+static bool vq_chain_walk(struct vq *q, struct vq_chain *c)
 {
 	uint32_t n = q->size, i = c->head;
 	bool indirect = false, writing = false;
@@ -286,7 +286,7 @@ static bool chain_walk(struct vq *q, struct vq_chain *c)
 	}
 }
 
-static struct vq_chain *chain_get(struct vq *q, uint16_t head)
+static struct vq_chain *vq_chain_get(struct vq *q, uint16_t head)
 {
 	struct vq_chain *c = q->idle, blank = {.vq = q, .gm = q->gm, .head = head};
 
@@ -301,7 +301,7 @@ static struct vq_chain *chain_get(struct vq *q, uint16_t head)
 	return c;
 }
 
-static void chain_put(struct vq *q, struct vq_chain *c)
+static void vq_chain_put(struct vq *q, struct vq_chain *c)
 {
 	if (c->cap > SEG_KEEP) {
 		free(c->seg);
@@ -349,12 +349,12 @@ enum vq_take vq_next(struct vq *q, struct vq_chain **ret)
 		vq_break(q, "2.7.13", "a chain that is in flight was made available again");
 		return VQ_BROKEN;
 	}
-	if (!(c = chain_get(q, head))) {
+	if (!(c = vq_chain_get(q, head))) {
 		vq_break(q, "2.1.2", "the host is out of memory");
 		return VQ_BROKEN;
 	}
-	if (!chain_walk(q, c)) {
-		chain_put(q, c);
+	if (!vq_chain_walk(q, c)) {
+		vq_chain_put(q, c);
 		return VQ_BROKEN;
 	}
 	c->wseg = c->nread;
@@ -374,7 +374,7 @@ void vq_return(struct vq_chain *c)
 
 	/* Its rings are gone or belong to another life of the queue. */
 	if (c->orphan) {
-		chain_free(c);
+		vq_chain_free(c);
 		return;
 	}
 	q->out[c->head] = NULL;
@@ -391,7 +391,7 @@ void vq_return(struct vq_chain *c)
 		gwin_store16_release(&q->used, RING_IDX, q->used_idx);
 		q->unsignalled++;
 	}
-	chain_put(q, c);
+	vq_chain_put(q, c);
 }
 
 /* Section 2.7.7.2: whether (old, new] holds event + 1, in arithmetic modulo 2^16. */

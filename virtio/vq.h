@@ -44,7 +44,6 @@ struct vq_seg { /* private to vq.c and chain.c */
 };
 
 struct vq_chain {
-	void *ctx;     /* the device's own */
 	struct vq *vq; /* dangles once an orphan's queue is freed */
 	uint16_t head;
 	uint32_t readable, writable; /* bytes not yet pulled, not yet pushed */
@@ -75,6 +74,11 @@ struct vq_setup {
 int vq_start(struct vq *q, const struct vq_setup *s);
 void vq_reset(struct vq *q); /* device or queue reset: forgets everything */
 bool vq_live(const struct vq *q);
+/* Buffers of a chain, readable and writable ones: most iovecs that its bytes can take. */
+static inline unsigned chain_buffers(const struct vq_chain *c)
+{
+	return c->nseg;
+}
 uint16_t vq_max_size(const struct vq *q);
 
 /* ---- the device's side */
@@ -106,9 +110,7 @@ void vq_break(struct vq *q, const char *section, const char *why);
 /* ---- a chain's bytes (chain.c). Lengths beyond what is left, and orphans, give -EINVAL and move
  * nothing. */
 int chain_pull(struct vq_chain *c, void *buf, uint32_t len);
-int chain_skip(struct vq_chain *c, uint32_t len); /* of the readable part */
 int chain_push(struct vq_chain *c, const void *buf, uint32_t len);
-int chain_fill0(struct vq_chain *c, uint32_t len);
 /*
  * The next @len bytes as iovecs for a system call; returns their number, or
  * -EINVAL, or -E2BIG when more than @max are needed. push_iov counts the bytes

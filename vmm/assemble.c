@@ -26,19 +26,25 @@ static int attach_mmio(struct machine *m, struct virtio_slot *s, struct err *e)
 	int r = irq_line_new(&irq, m->irqs, gsi, e);
 	if (r < 0)
 		return r;
-	return vmmio_new(&s->mmio, s->v, m->mmio, LAYOUT_VMMIO_BASE + n * LAYOUT_VMMIO_STRIDE, irq,
-			 &m->vm, e);
+	const struct vmmio_env env = {
+		.bus = m->mmio,
+		.base = LAYOUT_VMMIO_BASE + n * LAYOUT_VMMIO_STRIDE,
+		.irq = irq,
+		.vm = &m->vm,
+	};
+	return vmmio_new(&s->mmio, s->v, &env, e);
 }
 
 static int attach(struct machine *m, struct virtio *v, struct err *e)
 {
 	struct virtio_slot *s = &m->slot[m->nslots];
+	const struct vpci_env env = {.pci = m->pci, .irqs = m->irqs, .vm = &m->vm};
 
 	s->v = v;
 	m->nslots++; /* MACHINE_VIRTIO_MAX counts every device there can be */
 	if (m->host->cfg->transport == TRANSPORT_MMIO)
 		return attach_mmio(m, s, e);
-	return vpci_new(&s->pci, v, m->pci, m->irqs, &m->vm, e);
+	return vpci_new(&s->pci, v, &env, e);
 }
 
 static int build_disk(struct machine *m, unsigned i, struct err *e)
@@ -48,9 +54,15 @@ static int build_disk(struct machine *m, unsigned i, struct err *e)
 
 	snprintf(name, sizeof(name), "_disk%u_q0", i);
 	int r = loop_new(&m->blk_loop[i], name, e);
+	struct blk_env env = {
+		.gm = m->gm,
+		.loop = m->blk_loop[i],
+		.workers = m->workers,
+		.index = i,
+		.cpus = c->cpus,
+	};
 	if (r == 0)
-		r = blk_new(&m->blk[i], &c->disks[i], i, c->cpus, m->gm, m->blk_loop[i], m->workers,
-			    e);
+		r = blk_new(&m->blk[i], &c->disks[i], &env, e);
 	return r < 0 ? r : attach(m, blk_virtio(m->blk[i]), e);
 }
 
@@ -130,12 +142,18 @@ static int build_memory(struct machine *m, struct err *e)
 
 static int build_devices(struct machine *m, struct err *e)
 {
+	const struct pci_bus_env pci = {
+		.pio = m->pio,
+		.mmio = m->mmio,
+		.loop = m->host->loop,
+		.window = m->window,
+	};
 	int r = 0;
 
 	if (m->host->cfg->ndisks)
 		r = workers_new(&m->workers, MACHINE_WORKERS, e);
 	if (r == 0 && m->host->cfg->transport == TRANSPORT_PCI)
-		r = pci_bus_new(&m->pci, m->pio, m->mmio, m->host->loop, &m->window, e);
+		r = pci_bus_new(&m->pci, &pci, e);
 	if (r == 0)
 		r = platform_build(m, e);
 	return r < 0 ? r : build_virtio(m, e);
@@ -153,6 +171,8 @@ static int build_boot(struct machine *m, struct err *e)
 	};
 	int r = platform_tables(m, &a.rsdp, e);
 
+	if (r == 0 && !m->host->cfg->no_default_cmdline)
+		r = platform_cmdline(m, e);
 	if (r < 0)
 		return r;
 	r = kernel_load(m->payload.kernel, m->gm, &a, &m->entry, e);

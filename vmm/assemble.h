@@ -80,6 +80,7 @@ void platform_free(struct platform *p);
 void platform_power_button(struct platform *p);
 unsigned platform_vmmio_gsi(unsigned n); /* of the nth MMIO device; 0: no more */
 bool platform_irqs_masked(const struct machine *m);
+int platform_cmdline(struct machine *m, struct err *e); /* words for the payload's command line */
 int platform_memory(struct machine *m, struct err *e); /* adds RAM as the architecture lays it */
 
 #endif

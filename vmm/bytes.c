@@ -15,19 +15,15 @@ void bytes_put(struct bytes *b, const uint8_t *data, size_t n)
 		return;
 	if (!b->buf)
 		b->buf = malloc(b->cap);
-	if (!b->buf) {
-		b->dropped += n;
+	if (!b->buf)
 		return;
-	}
 	if (n > b->cap) {
-		b->dropped += n - b->cap;
 		data += n - b->cap;
 		n = b->cap;
 	}
 	if (n > bytes_room(b)) {
 		size_t over = n - bytes_room(b);
 
-		b->dropped += over;
 		b->head = (b->head + over) % b->cap;
 		b->len -= over;
 	}

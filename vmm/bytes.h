@@ -17,10 +17,10 @@ struct bytes {
 	size_t cap; /* set by the owner, at least 1; the rest starts as zeros */
 	uint8_t *buf;
 	size_t head, len, high; /* high: the most that waited in this buffer */
-	uint64_t dropped;       /* bytes that made room for newer ones, or found no memory */
 };
 
-/* Puts all of it at the end; the oldest bytes are dropped when there is no room. */
+/* Puts all of it at the end; the oldest bytes are dropped when there is no room, all when there is
+ * no memory. */
 void bytes_put(struct bytes *b, const uint8_t *data, size_t n);
 
 /* The oldest bytes that lie in one piece; 0 when empty. bytes_drop removes them. */

@@ -184,6 +184,19 @@ int cpuid_init(struct vm *vm, struct err *e)
 	return 0;
 }
 
+uint32_t cpuid_tsc_hint(const struct vm *vm)
+{
+	struct kvm_cpuid_entry2 *c = find(vm->arch, LEAF_VENDOR, 0);
+	static const char intel[] = "GenuntelineI"; /* EBX, ECX, EDX */
+
+	if (c && !memcmp(&c->ebx, intel, 12))
+		return 0;
+	/* Of the VM since Linux 5.18, whether its capability (for setting it) is there or not. */
+	int khz = ioctl(vm->fd, KVM_GET_TSC_KHZ, 0);
+
+	return khz > 0 ? (uint32_t)khz : 0;
+}
+
 int cpuid_apply(int fd, unsigned index, const struct vcpu_env *env, struct err *e)
 {
 	struct cpuid_table t = *(const struct cpuid_table *)env->vm->arch;

@@ -29,6 +29,13 @@ int cpuid_init(struct vm *vm, struct err *e);
 
 int cpuid_apply(int vcpu_fd, unsigned index, const struct vcpu_env *env, struct err *e);
 
+/*
+ * The TSC's kHz where a guest has to be told of it on its command line: Linux reads leaf 0x15 on
+ * Intel's processors alone, and a kernel without KVM guest support knows no other way. 0: none,
+ * or not known.
+ */
+uint32_t cpuid_tsc_hint(const struct vm *vm);
+
 /* Physical address bits of the guest. */
 unsigned cpuid_phys_bits(const struct vm *vm);
 

@@ -93,15 +93,6 @@ const struct gmem_region *gmem_regions(const struct gmem *gm, size_t *ret_n)
 	return gm->region;
 }
 
-uint64_t gmem_size(const struct gmem *gm)
-{
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < gm->n; i++)
-		sum += gm->region[i].size;
-	return sum;
-}
-
 /* The one translation: NULL unless all of [at, at+len) lies in one region. */
 static uint8_t *gmem_at(const struct gmem *gm, gpa_t at, uint64_t len)
 {
@@ -143,18 +134,6 @@ int gmem_write(struct gmem *gm, gpa_t at, const void *buf, size_t len)
 	return 0;
 }
 
-int gmem_zero(struct gmem *gm, gpa_t at, size_t len)
-{
-	uint8_t *p = gmem_at(gm, at, len);
-
-	if (!len)
-		return 0;
-	if (!p)
-		return -EFAULT;
-	memset(p, 0, len);
-	return 0;
-}
-
 int gmem_iov(const struct gmem *gm, gpa_t at, size_t len, struct iovec *ret)
 {
 	uint8_t *p = gmem_at(gm, at, len);
@@ -177,30 +156,28 @@ int gmem_window(const struct gmem *gm, gpa_t at, uint32_t len, uint32_t align, s
 	return 0;
 }
 
-static int load_copy(uint8_t *p, int fd, uint64_t off, uint64_t len, struct err *e)
+static int load_copy(uint8_t *p, const struct gmem_file *f, struct err *e)
 {
-	while (len) {
-		ssize_t n = pread(fd, p, len, (off_t)off);
+	for (uint64_t done = 0; done < f->len;) {
+		ssize_t n = pread(f->fd, p + done, f->len - done, (off_t)(f->off + done));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return err_sys(e, "read");
 		if (n == 0)
 			return err_msg(e, -EIO, "the file ended %llu bytes early",
-				       (unsigned long long)len);
-		p += n;
-		off += (uint64_t)n;
-		len -= (uint64_t)n;
+				       (unsigned long long)(f->len - done));
+		done += (uint64_t)n;
 	}
 	return 0;
 }
 
-int gmem_load_file(struct gmem *gm, gpa_t at, int fd, uint64_t off, uint64_t len, struct err *e)
+int gmem_load_file(struct gmem *gm, gpa_t at, const struct gmem_file *f, struct err *e)
 {
-	uint8_t *p = gmem_at(gm, at, len);
+	uint8_t *p = gmem_at(gm, at, f->len);
 
-	if (!p && len)
+	if (!p && f->len)
 		return err_msg(e, -EFAULT, "%llu bytes at %#llx are not all RAM",
-			       (unsigned long long)len, (unsigned long long)at.v);
-	return load_copy(p, fd, off, len, e);
+			       (unsigned long long)f->len, (unsigned long long)at.v);
+	return load_copy(p, f, e);
 }

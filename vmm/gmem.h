@@ -58,13 +58,11 @@ int gmem_add(struct gmem *gm, gpa_t base, uint64_t size, struct err *e);
 int gmem_add_fixed(struct gmem *gm, gpa_t base, uint64_t size, void *host, struct err *e);
 
 const struct gmem_region *gmem_regions(const struct gmem *gm, size_t *ret_n);
-uint64_t gmem_size(const struct gmem *gm); /* bytes of RAM in all */
 
 /* 0, or -EFAULT with nothing read or written when any byte is not RAM. A length of 0 is always
  * fine. */
 int gmem_read(const struct gmem *gm, gpa_t at, void *buf, size_t len);
 int gmem_write(struct gmem *gm, gpa_t at, const void *buf, size_t len);
-int gmem_zero(struct gmem *gm, gpa_t at, size_t len);
 
 /* Whether [at, at+len) is all RAM of one region. */
 bool gmem_ok(const struct gmem *gm, gpa_t at, uint64_t len);
@@ -77,7 +75,11 @@ int gmem_iov(const struct gmem *gm, gpa_t at, size_t len, struct iovec *ret);
  * private mapping would cost next to nothing, but truncating the file (a kernel
  * rebuilt in place) takes even written pages away from under the guest.
  */
-int gmem_load_file(struct gmem *gm, gpa_t at, int fd, uint64_t off, uint64_t len, struct err *e);
+struct gmem_file { /* a part of a file */
+	int fd;
+	uint64_t off, len;
+};
+int gmem_load_file(struct gmem *gm, gpa_t at, const struct gmem_file *f, struct err *e);
 
 /* ------------------------------------------------------------- windows */
 
@@ -102,10 +104,6 @@ static inline uint16_t gwin_load16(const struct gwin *w, uint32_t off)
 static inline uint16_t gwin_load16_acquire(const struct gwin *w, uint32_t off)
 {
 	return le16toh(__atomic_load_n(GWIN_AT(w, off, uint16_t), __ATOMIC_ACQUIRE));
-}
-static inline uint32_t gwin_load32(const struct gwin *w, uint32_t off)
-{
-	return le32toh(__atomic_load_n(GWIN_AT(w, off, uint32_t), __ATOMIC_RELAXED));
 }
 static inline uint64_t gwin_load64(const struct gwin *w, uint32_t off)
 {

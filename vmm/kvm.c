@@ -67,16 +67,19 @@ enum kvm_kind kvm_kind(struct err *e)
 	return kvm_cpu_has_virt() ? KVM_KIND_HARDWARE : KVM_KIND_SOFTWARE;
 }
 
-static const struct {
-	unsigned cap;
-	const char *name;
-} kvm_required[] = {
-	{KVM_CAP_USER_MEMORY, "user memory"},
-	{KVM_CAP_IRQCHIP, "in-kernel interrupt controller"},
-	{KVM_CAP_IRQFD, "irqfd"},
-	{KVM_CAP_IOEVENTFD, "ioeventfd"},
-	{KVM_CAP_IRQ_ROUTING, "GSI routing"},
-	{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+const struct kvm_cap kvm_caps[] = {
+	{KVM_CAP_USER_MEMORY, true, "user memory", "a newer kernel is needed"},
+	{KVM_CAP_IRQCHIP, true, "in-kernel interrupt controller", "a newer kernel is needed"},
+	{KVM_CAP_IRQ_ROUTING, true, "GSI routing", "a newer kernel is needed"},
+	{KVM_CAP_IRQFD, true, "irqfd", "a newer kernel is needed"},
+	{KVM_CAP_IOEVENTFD, true, "ioeventfd", "a newer kernel is needed"},
+	{KVM_CAP_IMMEDIATE_EXIT, true, "immediate exit", "Linux 4.13 or newer is needed"},
+	{KVM_CAP_MP_STATE, false, "MP state", "application processors may not start"},
+	{KVM_CAP_TSC_CONTROL, false, "TSC control", "guests run at the host's TSC frequency"},
+	{KVM_CAP_TSC_DEADLINE_TIMER, false, "TSC deadline timer", "guests use a slower timer"},
+	{KVM_CAP_BINARY_STATS_FD, false, "binary statistics",
+	 "the timeline shows no exits; Linux 5.14 or newer has them"},
+	{0, false, NULL, NULL},
 };
 
 static int vm_check(struct vm *vm, struct err *e)
@@ -86,10 +89,10 @@ static int vm_check(struct vm *vm, struct err *e)
 	if (api != KVM_API_VERSION)
 		return err_msg(e, -EPROTO, KVM_PATH ": API version %d, %d is needed", api,
 			       KVM_API_VERSION);
-	for (size_t i = 0; i < sizeof(kvm_required) / sizeof(kvm_required[0]); i++)
-		if (ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, kvm_required[i].cap) <= 0)
-			return err_msg(e, -ENOTSUP, KVM_PATH ": this kernel's KVM lacks %s",
-				       kvm_required[i].name);
+	for (const struct kvm_cap *c = kvm_caps; c->name; c++)
+		if (c->required && ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, c->cap) <= 0)
+			return err_msg(e, -ENOTSUP, KVM_PATH ": this host's KVM lacks %s: %s",
+				       c->name, c->without);
 	int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (size < (int)sizeof(struct kvm_run))
 		return err_msg(e, -EPROTO, KVM_PATH ": vCPU mapping of %d bytes", size);
@@ -160,16 +163,14 @@ int vm_map(struct vm *vm, const struct gmem *gm, struct err *e)
 	return 0;
 }
 
-int vm_ioeventfd(struct vm *vm, bool pio, uint64_t addr, unsigned len, const uint64_t *match,
-		 int fd, bool add)
+int vm_ioeventfd(struct vm *vm, const struct vm_ioeventfd *io, bool add)
 {
 	struct kvm_ioeventfd a = {
-		.addr = addr,
-		.len = len,
-		.fd = fd,
-		.datamatch = match ? *match : 0,
-		.flags = (pio ? KVM_IOEVENTFD_FLAG_PIO : 0u) |
-			 (match ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0u) |
+		.addr = io->addr,
+		.len = io->len,
+		.fd = io->fd,
+		.datamatch = io->match ? *io->match : 0,
+		.flags = (io->match ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0u) |
 			 (add ? 0u : KVM_IOEVENTFD_FLAG_DEASSIGN),
 	};
 

@@ -23,6 +23,14 @@ enum kvm_kind {
 /* Looks without starting anything. @e says why for KVM_KIND_NONE. */
 enum kvm_kind kvm_kind(struct err *e);
 
+/* What of KVM a machine needs, or does worse without. */
+struct kvm_cap {
+	unsigned cap; /* KVM_CAP_* */
+	bool required;
+	const char *name, *without; /* what it is called; what follows when it is not there */
+};
+extern const struct kvm_cap kvm_caps[]; /* ends with a NULL name */
+
 struct vm {
 	int kvm_fd;
 	int fd;
@@ -38,9 +46,14 @@ void vm_close(struct vm *vm);
 int vm_has(const struct vm *vm, unsigned cap); /* KVM_CHECK_EXTENSION; 0 when absent */
 int vm_map(struct vm *vm, const struct gmem *gm, struct err *e);
 
-/* @pio: port space, else MMIO. @len 0 matches any length; @match NULL matches any value. */
-int vm_ioeventfd(struct vm *vm, bool pio, uint64_t addr, unsigned len, const uint64_t *match,
-		 int fd, bool add);
+/* A guest's write that becomes a write to an eventfd. */
+struct vm_ioeventfd {
+	uint64_t addr;         /* MMIO */
+	unsigned len;          /* 0: any */
+	const uint64_t *match; /* NULL: any value */
+	int fd;
+};
+int vm_ioeventfd(struct vm *vm, const struct vm_ioeventfd *io, bool add); /* 0 or -errno */
 
 /* Architecture's part: interrupt controllers, TSS and identity-map addresses, clocks. */
 int vm_arch_init(struct vm *vm, struct err *e);

@@ -6,7 +6,8 @@
  * on the loop's thread with the loop's lock held; the bus takes the same lock
  * around a register access that a vCPU thread makes.  So a device's code is
  * never entered twice at once and holds no lock call itself.  Callbacks must
- * not block.
+ * not block; the one that waits is a disk's stop, for the requests it has just
+ * cancelled (virtio/blk.c).
  *
  * Storage of sources, timers and tasks is the caller's (embed them in the
  * device). All of loop_fd_*, loop_timer_* are called with the lock held or

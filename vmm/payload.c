@@ -18,6 +18,11 @@
 
 /* --------------------------------------------------------- command line */
 
+static int cmdline_too_long(const struct payload *p, struct err *e)
+{
+	return err_msg(e, -E2BIG, "command line: longer than %zu bytes", sizeof(p->cmdline) - 1);
+}
+
 static int cmdline_add(struct payload *p, struct err *e, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -31,9 +36,18 @@ static int cmdline_add(struct payload *p, struct err *e, const char *fmt, ...)
 	va_start(ap, fmt);
 	int n = vsnprintf(p->cmdline + len, room, fmt, ap);
 	va_end(ap);
-	if (n < 0 || (size_t)n >= room)
-		return err_msg(e, -E2BIG, "command line: longer than %zu bytes",
-			       sizeof(p->cmdline) - 1);
+	return n < 0 || (size_t)n >= room ? cmdline_too_long(p, e) : 0;
+}
+
+int payload_cmdline_front(struct payload *p, const char *words, struct err *e)
+{
+	size_t n = strlen(words), len = strlen(p->cmdline);
+
+	if (n + 1 + len >= sizeof(p->cmdline))
+		return cmdline_too_long(p, e);
+	memmove(p->cmdline + n + 1, p->cmdline, len + 1);
+	memcpy(p->cmdline, words, n);
+	p->cmdline[n] = ' ';
 	return 0;
 }
 

@@ -15,7 +15,10 @@ struct payload {
 	char cmdline[4096];
 };
 
+/* -E2BIG for a command line that is too long; one line each for what is wrong with a file. */
 int payload_open(struct payload *p, const struct config *c, struct err *e);
+/* Puts @words, which only a built machine knows, in front: what the user gave wins. -E2BIG. */
+int payload_cmdline_front(struct payload *p, const char *words, struct err *e);
 void payload_close(struct payload *p);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
@@ -48,6 +49,17 @@ int platform_memory(struct machine *m, struct err *e)
 	return r;
 }
 
+int platform_cmdline(struct machine *m, struct err *e)
+{
+	uint32_t khz = cpuid_tsc_hint(&m->vm);
+	char words[32];
+
+	if (!khz)
+		return 0;
+	snprintf(words, sizeof(words), "tsc_early_khz=%u", khz);
+	return payload_cmdline_front(&m->payload, words, e);
+}
+
 static uint64_t platform_base(const struct machine *m)
 {
 	return (1ull << cpuid_phys_bits(&m->vm)) - LAYOUT_PLATFORM_SIZE;
@@ -71,15 +83,17 @@ static int build_serial(struct machine *m, struct platform *p, struct err *e)
 	if (!m->host->serial)
 		return 0;
 	int r = irq_line_new(&p->serial_irq, m->irqs, LAYOUT_GSI_SERIAL, e);
-	return r < 0 ? r
-		     : serial_new(&p->serial, m->pio, m->host->loop, p->serial_irq, m->host->serial,
-				  e);
+	if (r < 0)
+		return r;
+	const struct serial_env env = {p->serial_irq, m->host->serial};
+	return serial_new(&p->serial, m->pio, m->host->loop, &env, e);
 }
 
 int platform_build(struct machine *m, struct err *e)
 {
 	struct platform *p = calloc(1, sizeof(*p));
 	const struct marker_user marked = {machine_marked, m};
+	const struct cmos_ram ram = {low_ram(m), high_ram(m)};
 	struct loop *l = m->host->loop;
 
 	if (!p)
@@ -88,15 +102,16 @@ int platform_build(struct machine *m, struct err *e)
 	p->base = platform_base(m);
 	int r = build_serial(m, p, e);
 	if (r == 0)
-		r = cmos_new(&p->cmos, m->pio, l, low_ram(m), high_ram(m), e);
+		r = cmos_new(&p->cmos, m->pio, l, &ram, e);
 	if (r == 0)
 		r = i8042_new(&p->i8042, m->pio, l, &m->host->power, e);
 	if (r == 0)
 		r = acpi_pm_new(&p->pm, m->pio, l, &m->host->power, e);
 	if (r == 0)
 		r = irq_line_new(&p->ged_irq, m->irqs, LAYOUT_GSI_GED, e);
+	const struct ged_env ged = {p->base, p->ged_irq};
 	if (r == 0)
-		r = ged_new(&p->ged, m->mmio, l, p->base, p->ged_irq, e);
+		r = ged_new(&p->ged, m->mmio, l, &ged, e);
 	if (r == 0)
 		r = pvpanic_new(&p->pvpanic, m->pio, l, &m->host->power, e);
 	return r < 0 ? r : marker_new(&p->marker, m->pio, l, &marked, e);

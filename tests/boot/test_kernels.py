@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stock and lean kernels of every format reach user space, over both transports."""
 import os
-import unittest
 
 from tests.lib import vm
 
@@ -57,6 +56,9 @@ class Kernels(vm.TestCase):
     def test_lean_bzimage_128_mib(self):
         self.check(vm.lean("bzImage"), mib=128)
 
+    def test_lean_64_mib(self):
+        self.check(vm.lean(), mib=64)
+
     def test_lean_mmio_2_cpus(self):
         self.check(vm.lean(), "--transport", "mmio", cpus=2, via="LNRO0005")
 
@@ -66,7 +68,6 @@ class Kernels(vm.TestCase):
     def test_lean_memory_beyond_the_hole(self):
         self.check(vm.lean(), mib=3584)
 
-    @unittest.skip("its kernel, calibrating against the PM timer, is not proven yet")
     def test_kernel_without_kvm_guest_support_keeps_time(self):
         """No kvmclock: the TSC is calibrated, and the CMOS gives the date."""
         r = self.boot("--rootfs", self.image, "--cmdline",
@@ -75,6 +76,7 @@ class Kernels(vm.TestCase):
                       kernel=f"{vm.kernels('lean-bare')}/bzImage")
         self.assertEqual(r.status, 0, r)
         self.assertRegex(r.out, r"YEAR=20[2-9]\d", r)
+        self.assertRegex(r.out, r"(?m)^tsc(-early)?\r?$", r)
 
     def test_32_cpus_come_up(self):
         r = self.boot("--rootfs", self.image, "--cpus", 32, "--cmdline", look())

@@ -10,17 +10,14 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "tests/fuzz/fuzz.h"
 #include "tests/unit/fake_driver.h"
+#include "tests/unit/turns.h"
 #include "virtio/blk.h"
 
 #define RAM (256u << 10)
 #define DISK (192u << 10)
 #define RING 32
-
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
 
 struct target {
 	struct loop *loop;
@@ -32,44 +29,24 @@ struct target {
 	uint64_t hdr, data;
 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static uint32_t take(struct input *in, unsigned bytes)
-{
-	uint32_t v = 0;
-
-	for (unsigned i = 0; i < bytes && in->left; i++, in->left--)
-		v |= (uint32_t)*in->p++ << (8 * i);
-	return v;
-}
-
 static struct blk *device(struct target *t, unsigned index, bool direct)
 {
 	char path[] = "/tmp/mvm-fuzz-XXXXXX";
 	int fd = mkostemp(path, O_CLOEXEC);
 	struct disk_config c = {.path = path, .queues = 2, .queue_size = RING, .direct = direct};
+	struct blk_env env = {t->m.gm, t->loop, t->w, index, .cpus = 1};
 	struct blk *b = NULL;
 	struct err e = {0};
 
 	if (fd < 0 || ftruncate(fd, DISK))
 		abort();
-	if (blk_new(&b, &c, index, 1, t->m.gm, t->loop, t->w, &e) && !direct) {
+	if (blk_new(&b, &c, &env, &e) && !direct) {
 		fprintf(stderr, "%s\n", e.text);
 		abort();
 	}
 	unlink(path);
 	close(fd);
 	return b;
-}
-
-/* Page-aligned, as a machine's memory is: O_DIRECT cares. */
-static void ram_init(struct fake_ram *m)
-{
-	*m = (struct fake_ram){.host = aligned_alloc(4096, RAM), .size = RAM};
-	if (!m->host || gmem_new(&m->gm, NULL) ||
-	    gmem_add_fixed(m->gm, gpa(FAKE_BASE), RAM, m->host, NULL))
-		abort();
-	memset(m->host, 0, RAM);
 }
 
 static struct target *target(void)
@@ -79,7 +56,7 @@ static struct target *target(void)
 	if (t.loop)
 		return &t;
 	log_set_level(LOG_ERROR);
-	ram_init(&t.m);
+	fake_ram_init(&t.m, RAM);
 	for (unsigned q = 0; q < 2; q++)
 		fake_ring_init(&t.r[q], &t.m, RING);
 	t.hdr = fake_alloc(&t.m, 64, 16);
@@ -91,19 +68,6 @@ static struct target *target(void)
 	if (!t.b[1])
 		t.b[1] = t.b[0];
 	return &t;
-}
-
-static void stop_loop(void *l)
-{
-	loop_stop(l);
-}
-
-static void turn(struct target *t)
-{
-	struct loop_task stop = {.fn = stop_loop, .arg = t->loop};
-
-	loop_post(t->loop, &stop);
-	loop_run(t->loop);
 }
 
 static void drive(struct target *t, struct virtio *v, uint8_t how)
@@ -125,7 +89,7 @@ static void put_header(struct target *t, struct input *in, uint64_t at)
 	uint32_t k = take(in, 1);
 
 	fake_put32(&t->m, at, k < 250 ? type[k % 6] : take(in, 4));
-	fake_put64(&t->m, at + 8, k & 64 ? (uint64_t)take(in, 4) << 32 | take(in, 4) : take(in, 2));
+	fake_put64(&t->m, at + 8, k & 64 ? take(in, 8) : take(in, 2));
 }
 
 static void put_segments(struct target *t, struct input *in)
@@ -178,7 +142,7 @@ static void step(struct target *t, struct virtio *v, struct input *in)
 		virtio_kick(v, q);
 		break;
 	case 4:
-		turn(t);
+		turn(t->loop);
 		break;
 	case 5:
 		poke(t, in);
@@ -214,6 +178,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	virtio_kick(v, 0);
 	virtio_kick(v, 1);
 	virtio_set_status(v, 0);
-	turn(t);
+	turn(t->loop);
 	return 0;
 }

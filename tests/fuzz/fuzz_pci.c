@@ -9,10 +9,9 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 
+#include "tests/fuzz/fuzz.h"
 #include "virtio/transport.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
@@ -23,14 +22,6 @@
 #define WIN64_SIZE (1ull << 30)
 #define CANARY 0xc8000000ull /* another device in the PCI window */
 #define QUEUES 3
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(cond)                                                                                \
-	do {                                                                                       \
-		if (!(cond))                                                                       \
-			abort();                                                                   \
-	} while (0)
 
 /* Stands in front of libc's: KVM would refuse a second one at an address, and one that is not
  * there. */
@@ -57,20 +48,6 @@ int ioctl(int fd, unsigned long req, ...)
 	CHECK(at);
 	*at = on ? a->addr : 0;
 	return 0;
-}
-
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned n)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < n && in->left; i++, in->left--)
-		v |= (uint64_t)*in->p++ << (8 * i);
-	return v;
 }
 
 /* ----------------------------------------------------------------- device */
@@ -108,13 +85,17 @@ static void dev_queue_stop(struct virtio *v, unsigned q)
 	CHECK(v->running && q < QUEUES);
 }
 
+#define ZEROS RAM_SIZE
+static const uint8_t zeros[ZEROS];
+
 static void dev_kick(struct virtio *v, unsigned q)
 {
 	struct vq_chain *c;
 
 	CHECK(v->running && q < QUEUES);
 	for (unsigned n = 0; n < 64 && vq_next(virtio_vq(v, q), &c) == VQ_CHAIN; n++) {
-		chain_fill0(c, c->writable);
+		while (c->writable)
+			CHECK(!chain_push(c, zeros, c->writable < ZEROS ? c->writable : ZEROS));
 		vq_return(c);
 	}
 	vq_notify(virtio_vq(v, q));
@@ -151,7 +132,6 @@ static const struct bus_ops canary_ops = {canary_read, canary_write};
 
 static void guest_new(struct guest *g)
 {
-	const struct pci_window w = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE};
 	const struct bus_region canary = {CANARY, 0x1000, &canary_ops, NULL, NULL, "canary"};
 
 	g->vm.fd = -1;
@@ -160,11 +140,18 @@ static void guest_new(struct guest *g)
 	CHECK(!loop_new(&g->loop, "fuzz", NULL));
 	CHECK(!gmem_add_fixed(g->gm, gpa(RAM_BASE), RAM_SIZE, g->ram, NULL));
 	CHECK(!bus_add(g->mmio, &canary, NULL));
-	CHECK(!pci_bus_new(&g->pci, g->pio, g->mmio, g->loop, &w, NULL));
+	const struct pci_bus_env bus = {
+		.pio = g->pio,
+		.mmio = g->mmio,
+		.loop = g->loop,
+		.window = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE},
+	};
+	CHECK(!pci_bus_new(&g->pci, &bus, NULL));
 	CHECK(!virtio_init(&g->v, &dev_ops, "fuzz", g->gm, g->loop));
 	for (unsigned i = 0; i < QUEUES; i++)
 		CHECK(!virtio_add_queue(&g->v, 16));
-	CHECK(!vpci_new(&g->t, &g->v, g->pci, NULL, &g->vm, NULL));
+	const struct vpci_env env = {.pci = g->pci, .vm = &g->vm};
+	CHECK(!vpci_new(&g->t, &g->v, &env, NULL));
 }
 
 static void guest_free(struct guest *g)

@@ -72,11 +72,11 @@ static void machine_start(struct machine *m)
 	*m = (struct machine){0};
 	if (bus_new(&m->pio, NULL) || bus_new(&m->mmio, NULL) || loop_new(&m->loop, "fuzz", NULL) ||
 	    irq_fake_new(&m->irq, NULL) ||
-	    serial_new(&m->serial, m->pio, m->loop, m->irq, &m->chr, NULL) ||
-	    cmos_new(&m->cmos, m->pio, m->loop, 1ull << 30, 0, NULL) ||
+	    serial_new(&m->serial, m->pio, m->loop, &(struct serial_env){m->irq, &m->chr}, NULL) ||
+	    cmos_new(&m->cmos, m->pio, m->loop, &(struct cmos_ram){1ull << 30, 0}, NULL) ||
 	    i8042_new(&m->i8042, m->pio, m->loop, &sink, NULL) ||
 	    acpi_pm_new(&m->pm, m->pio, m->loop, &sink, NULL) ||
-	    ged_new(&m->ged, m->mmio, m->loop, GED_ADDR, m->irq, NULL) ||
+	    ged_new(&m->ged, m->mmio, m->loop, &(struct ged_env){GED_ADDR, m->irq}, NULL) ||
 	    pvpanic_new(&m->pvpanic, m->pio, m->loop, &sink, NULL) ||
 	    marker_new(&m->marker, m->pio, m->loop, &nobody, NULL))
 		abort();

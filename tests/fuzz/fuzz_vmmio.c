@@ -4,10 +4,9 @@
  * any bytes in memory, resets at any moment, and a device that completes its
  * chains late, also after the reset that orphaned them.
  */
-#include <stdlib.h>
-#include <string.h>
-
+#include "tests/fuzz/fuzz.h"
 #include "tests/unit/fake_driver.h"
+#include "tests/unit/turns.h"
 #include "virtio/devices.h"
 #include "virtio/transport.h"
 #include "vmm/log.h"
@@ -16,24 +15,12 @@
 #define RAM 32768
 #define HELD 16
 
-#define CHECK(cond)                                                                                \
-	do {                                                                                       \
-		if (!(cond))                                                                       \
-			__builtin_trap();                                                          \
-	} while (0)
-
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
-
 struct world {
 	struct virtio v;
 	struct fake_ram m;
 	struct fake_ring r[2];
 	struct bus *bus;
 	struct loop *loop;
-	struct loop_task end;
 	struct vmmio *t, *t_rng;
 	struct rng *rng;
 	struct vq_chain *held[HELD];
@@ -41,17 +28,6 @@ struct world {
 	bool started;
 	bool up[2]; /* queues between queue_start and queue_stop */
 };
-
-static uint64_t eat(struct input *in, unsigned bytes)
-{
-	uint64_t v = 0;
-
-	while (bytes-- && in->left) {
-		v = v << 8 | *in->p++;
-		in->left--;
-	}
-	return v;
-}
 
 static struct world *of(struct virtio *v)
 {
@@ -142,24 +118,24 @@ static void reg_write(struct world *w, struct input *in, uint64_t base)
 {
 	static const uint16_t regs[] = {0x014, 0x020, 0x024, 0x030, 0x038, 0x044, 0x050, 0x064,
 					0x070, 0x080, 0x084, 0x090, 0x094, 0x0a0, 0x0a4, 0x0c0};
-	uint16_t reg = regs[eat(in, 1) % 16];
+	uint16_t reg = regs[take(in, 1) % 16];
 
-	bus_write(w->bus, base + reg, 4, eat(in, 1) % 4 ? eat(in, 1) : eat(in, 4));
+	bus_write(w->bus, base + reg, 4, take(in, 1) % 4 ? take(in, 1) : take(in, 4));
 }
 
 static void any_access(struct world *w, struct input *in, uint64_t base)
 {
-	uint64_t off = eat(in, 2) % 0x1000;
-	unsigned size = 1u << eat(in, 1) % 4;
+	uint64_t off = take(in, 2) % 0x1000;
+	unsigned size = 1u << take(in, 1) % 4;
 
-	bus_write(w->bus, base + off, size, eat(in, 4));
+	bus_write(w->bus, base + off, size, take(in, 4));
 	bus_read(w->bus, base + off, size);
 }
 
 /* What a driver that knows its way does, so that the fuzzer need not find it out. */
 static void bring_up(struct world *w, struct input *in, uint64_t base)
 {
-	uint8_t how = (uint8_t)eat(in, 1);
+	uint8_t how = (uint8_t)take(in, 1);
 
 	bus_write(w->bus, base + 0x070, 4, 0);
 	bus_write(w->bus, base + 0x070, 4, 3);
@@ -169,7 +145,7 @@ static void bring_up(struct world *w, struct input *in, uint64_t base)
 		bus_write(w->bus, base + 0x020, 4, bus_read(w->bus, base + 0x010, 4));
 	}
 	if (how & 1)
-		bus_write(w->bus, base + 0x020, 4, eat(in, 4));
+		bus_write(w->bus, base + 0x020, 4, take(in, 4));
 	bus_write(w->bus, base + 0x070, 4, 11);
 	for (unsigned q = 0; q < 2; q++) {
 		if (how & 2)
@@ -187,30 +163,25 @@ static void bring_up(struct world *w, struct input *in, uint64_t base)
 
 static void send(struct world *w, struct input *in)
 {
-	struct fake_ring *r = &w->r[eat(in, 1) % 2];
+	struct fake_ring *r = &w->r[take(in, 1) % 2];
 	struct fake_buf b[3];
-	unsigned n = 1 + eat(in, 1) % 3;
+	unsigned n = 1 + take(in, 1) % 3;
 
 	for (unsigned i = 0; i < n; i++) {
-		b[i].at = FAKE_BASE + eat(in, 2);
-		b[i].len = (uint32_t)eat(in, 1);
-		b[i].flags = (uint16_t)(eat(in, 1) % 8);
+		b[i].at = FAKE_BASE + take(in, 2);
+		b[i].len = (uint32_t)take(in, 1);
+		b[i].flags = (uint16_t)(take(in, 1) % 8);
 	}
 	fake_send(r, b, n);
 }
 
 static void poke(struct world *w, struct input *in)
 {
-	uint16_t off = (uint16_t)(eat(in, 2) % 1024);
-	unsigned n = 1 + eat(in, 1) % 8;
+	uint16_t off = (uint16_t)(take(in, 2) % 1024);
+	unsigned n = 1 + take(in, 1) % 8;
 
 	for (unsigned i = 0; i < n; i++)
-		w->m.host[off + i] = (uint8_t)eat(in, 1);
-}
-
-static void loop_end(void *arg)
-{
-	loop_stop(((struct world *)arg)->loop);
+		w->m.host[off + i] = (uint8_t)take(in, 1);
 }
 
 static void check(struct world *w, uint64_t base, struct virtio *v)
@@ -231,7 +202,7 @@ static void check(struct world *w, uint64_t base, struct virtio *v)
 
 static void step(struct world *w, struct input *in)
 {
-	uint8_t op = (uint8_t)eat(in, 1);
+	uint8_t op = (uint8_t)take(in, 1);
 	uint64_t base = op & 0x80 ? MMIO + 0x1000 : MMIO;
 
 	switch (op % 8) {
@@ -253,26 +224,22 @@ static void step(struct world *w, struct input *in)
 		break;
 	case 6:
 		if (w->nheld)
-			give(w, (unsigned)(eat(in, 1) % w->nheld));
+			give(w, (unsigned)(take(in, 1) % w->nheld));
 		vq_notify(virtio_vq(&w->v, 0));
 		break;
 	case 7:
-		w->end = (struct loop_task){.fn = loop_end, .arg = w};
-		loop_post(w->loop, &w->end);
-		loop_run(w->loop);
+		turn(w->loop);
 		break;
 	}
 	check(w, MMIO, &w->v);
 	check(w, MMIO + 0x1000, rng_virtio(w->rng));
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = {data, size};
 	struct world w = {0};
-	struct irq *irq;
+	struct irq *irq, *irq_rng;
 
 	log_set_level(LOG_ERROR);
 	fake_ram_init(&w.m, RAM);
@@ -282,10 +249,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	w.v.config_len = 20;
 	CHECK(!virtio_init(&w.v, &ops, "fuzz", w.m.gm, w.loop));
 	CHECK(!virtio_add_queue(&w.v, 8) && !virtio_add_queue(&w.v, 16));
-	CHECK(!irq_fake_new(&irq, NULL));
-	CHECK(!vmmio_new(&w.t, &w.v, w.bus, MMIO, irq, NULL, NULL));
-	CHECK(!rng_new(&w.rng, w.m.gm, w.loop, NULL) && !irq_fake_new(&irq, NULL));
-	CHECK(!vmmio_new(&w.t_rng, rng_virtio(w.rng), w.bus, MMIO + 0x1000, irq, NULL, NULL));
+	CHECK(!rng_new(&w.rng, w.m.gm, w.loop, NULL));
+	CHECK(!irq_fake_new(&irq, NULL) && !irq_fake_new(&irq_rng, NULL));
+	struct vmmio_env env = {.bus = w.bus, .base = MMIO, .irq = irq};
+	struct vmmio_env env_rng = {.bus = w.bus, .base = MMIO + 0x1000, .irq = irq_rng};
+	CHECK(!vmmio_new(&w.t, &w.v, &env, NULL));
+	CHECK(!vmmio_new(&w.t_rng, rng_virtio(w.rng), &env_rng, NULL));
 	while (in.left)
 		step(&w, &in);
 	vmmio_free(w.t_rng);

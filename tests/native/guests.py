@@ -26,11 +26,12 @@ def image(path):
     return path
 
 
-def run(guest, *args, cmdline="-", timeout=100, memory="128M"):
+def run(guest, *args, cmdline="-", timeout=100, memory="128M", before=None):
     """A guest_*.elf to its end; what it prints on its serial line is .out."""
     return vm.mvm("boot", "--software-kvm", "--kernel", f"{vm.BUILD}/payload/guest_{guest}.elf",
                   "--console", "off", "--serial", "tty", "--no-reboot", "--memory", memory,
-                  "--timeout", timeout, "--no-default-cmdline", "--cmdline", cmdline, *args)
+                  "--timeout", timeout, "--no-default-cmdline", "--cmdline", cmdline, *args,
+                  before=before)
 
 
 class Guest(unittest.TestCase):

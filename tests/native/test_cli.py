@@ -3,6 +3,8 @@
 
 No guest runs; what comes after /dev/kvm is opened uses a software KVM too.
 """
+import ctypes
+import errno
 import fcntl
 import gzip
 import os
@@ -141,6 +143,17 @@ class Initrds(Cli):
         path = self.file("i")
         self.refused("--initrd", path, says=[path, "empty"])
 
+    def test_fifo(self):
+        path = self.path("fifo")
+        os.mkfifo(path)
+        self.refused("--initrd", path, says=["initrd", path, "not a regular file"])
+
+    @unittest.skipIf(os.getuid(), "needs root, whose rights it takes away")
+    def test_unreadable(self):
+        path = self.file("i", b"x", 0o000)
+        r = powerless("", *self.boot_args("--initrd", path))
+        self.check(r, ["initrd", path, "Permission denied"])
+
     def test_too_large_for_memory(self):
         path = self.file("i")
         os.truncate(path, 200 << 20)
@@ -196,19 +209,34 @@ class Options(Cli):
     def test_command_line_with_control_characters(self):
         self.refused("--cmdline", "a\nb", says="--cmdline")
 
+    def test_timeout_out_of_range(self):
+        for n in ("-1", "1000001", "1h", "1.5"):
+            with self.subTest(n):
+                self.check(vm.mvm("boot", "--timeout", n), ["--timeout", n, "1000000"])
+
     def test_unknown_command_names_the_nearest(self):
-        r = vm.mvm("bott")
-        self.assertEqual(r.status, 125, r)
-        self.assertEqual(r.err.count("\n"), 1, r)
-        self.assertIn("boot", r.err)
+        for wrong, says in (("bott", "did you mean boot?"), ("docter", "did you mean doctor?"),
+                            ("xyzzy", "mvm help"), ("--kernel", "mvm boot --kernel")):
+            with self.subTest(wrong):
+                self.check(vm.mvm(wrong), [wrong, says])
+        self.check(vm.mvm("help", "bott"), ["bott", "did you mean boot?"])
+        self.check(vm.mvm("version", "now"), ["version", "now", "unexpected"])
 
     def test_help_and_version_succeed(self):
-        for args in (["help"], ["--help"], ["help", "boot"], ["boot", "--help"], ["version"],
-                     ["--version"]):
+        for args in (["help"], ["--help"], ["help", "boot"], ["boot", "--help"], ["boot", "-h"],
+                     ["help", "doctor"], ["doctor", "--help"], ["help", "help"],
+                     ["help", "--help"], ["help", "version"], ["version", "--help"]):
             with self.subTest(args):
                 r = vm.mvm(*args)
                 self.assertEqual((r.status, r.err), (0, ""), r)
-                self.assertTrue(r.out, r)
+                self.assertTrue(r.out.startswith("Usage: mvm "), r)
+                self.assertLessEqual(max(map(len, r.out.split("\n"))), 80, r)
+                self.assertTrue(r.out.isascii(), r)
+        for args in (["version"], ["--version"], ["-V"]):
+            with self.subTest(args):
+                r = vm.mvm(*args)
+                self.assertEqual((r.status, r.err), (0, ""), r)
+                self.assertRegex(r.out, r"^mvm \d+\.\d+\.\d+\n$")
 
 
 class Disks(Cli):
@@ -306,6 +334,47 @@ class Outputs(Cli):
     def test_serial_file_in_no_directory(self):
         self.refused("--serial", "file=/nonexistent/x", says=["serial", "/nonexistent/x", "No such"])
 
+    def test_serial_file_that_is_a_directory(self):
+        self.refused("--serial", f"file={self.dir}", says=["serial", self.dir, "directory"])
+
+    def test_serial_file_is_removed_when_a_later_thing_fails(self):
+        path = self.path("serial.log")
+        self.refused("--serial", f"file={path}", "--disk", "/nonexistent", says="disk 0")
+        self.assertFalse(os.path.exists(path))
+
+    def test_serial_file_of_an_earlier_run_stays_as_it_is(self):
+        for old in (b"", b"boot log\n"):
+            path = self.file("serial.log", old)
+            self.refused("--serial", f"file={path}", "--disk", "/nonexistent", says="disk 0")
+            with open(path, "rb") as f:
+                self.assertEqual(f.read(), old)
+
+    def test_timeline_in_no_directory(self):
+        self.refused("--timeline=/nonexistent/t", says=["timeline", "/nonexistent/t", "No such"])
+
+    def test_timeline_that_is_a_directory(self):
+        self.refused(f"--timeline={self.dir}", says=["timeline", self.dir, "directory"])
+
+    @unittest.skipIf(os.getuid(), "needs root, whose rights it takes away")
+    def test_timeline_that_may_not_be_written(self):
+        path = self.file("t", b"old", 0o444)
+        r = powerless("", *self.boot_args(f"--timeline={path}"))
+        self.check(r, ["timeline", path, "Permission denied"])
+
+    def test_timeline_is_not_left_empty_when_a_later_thing_fails(self):
+        path = self.path("t.json")
+        for args, says in ((["--disk", "/nonexistent"], "disk 0"),
+                           (["--serial", "file=/nonexistent/x"], "serial"),
+                           (["--cmdline", "x" * 2100], "command line")):
+            with self.subTest(says):
+                self.refused(f"--timeline={path}", *args, says=says)
+
+    def test_timeline_of_an_earlier_run_stays_as_it_is(self):
+        path = self.file("t.json", b"{}")
+        self.refused(f"--timeline={path}", "--disk", "/nonexistent", says="disk 0")
+        with open(path, "rb") as f:
+            self.assertEqual(f.read(), b"{}")
+
     def test_socket_in_no_directory(self):
         self.refused("--serial", "socket=/nonexistent/x", says=["serial", "/nonexistent/x", "No such"])
 
@@ -347,6 +416,12 @@ class Terminal(Cli):
     def test_restored_after_a_long_command_line(self):
         self.check_pty("--cmdline", "x" * 2100, says="command line")
 
+    def test_restored_after_a_serial_file_in_no_directory(self):
+        self.check_pty("--serial", "file=/nonexistent/x", says="serial")
+
+    def test_restored_after_a_timeline_in_no_directory(self):
+        self.check_pty("--timeline=/nonexistent/x", says="timeline")
+
     def test_restored_after_a_bad_initrd(self):
         self.check_pty("--initrd", "/nonexistent", says="initrd")
 
@@ -368,6 +443,73 @@ def powerless(setup, *args):
     """The same without the right to pass over the modes of files."""
     return finish(["unshare", "-m", "sh", "-ec", f'{setup}\nexec setpriv --bounding-set '
                    '-dac_override,-dac_read_search -- "$@"', "sh", vm.MVM, *args])
+
+
+KVM_CREATE_VM, KVM_CHECK_EXTENSION = 0xae01, 0xae03
+KVM_CAP_IRQFD = 32
+
+
+def ioctl_fails(request, error, arg=None):
+    """Makes the kernel refuse one ioctl of what this process starts: a seccomp filter."""
+    load, jump_if_equal, leave = 0x20, 0x15, 0x06
+    prctl_no_new_privs, prctl_seccomp, mode_filter = 38, 22, 2
+    allow, fail = 0x7fff0000, 0x00050000
+    tests = [(0, 16), (24, request)]  # struct seccomp_data: nr is ioctl's, args[1]
+    if arg is not None:
+        tests.append((32, arg))       # args[2]
+    code, left = [], 2 * len(tests) + 1
+    for offset, value in tests:
+        left -= 2
+        code += [(load, 0, 0, offset), (jump_if_equal, 0, left, value)]
+    code += [(leave, 0, 0, fail | error), (leave, 0, 0, allow)]
+    text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *c) for c in code))
+
+    class Program(ctypes.Structure):
+        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+    program = Program(len(code), ctypes.addressof(text))
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def before():
+        if libc.prctl(prctl_no_new_privs, 1, 0, 0, 0) or \
+                libc.prctl(prctl_seccomp, mode_filter, ctypes.byref(program)):
+            raise OSError(ctypes.get_errno(), "seccomp")
+    before.keep = text
+    return before
+
+
+@unittest.skipIf(os.uname().machine != "x86_64", "the filter knows x86-64's ioctl alone")
+class KvmRefuses(Cli):
+    """What a host's KVM says no to, with everything else as it is."""
+
+    def refused_by(self, before, *says):
+        files = self.files()
+        r = vm.mvm(*self.boot_args("--serial", f"file={self.path('s')}",
+                                   f"--timeline={self.path('t')}"), before=before)
+        self.check(r, says)
+        self.assertEqual(self.files(), files)
+
+    def test_in_use(self):
+        """As when another hypervisor holds the CPU's virtualization."""
+        self.refused_by(ioctl_fails(KVM_CREATE_VM, errno.EBUSY),
+                        "/dev/kvm", "in use", "another hypervisor")
+
+    def test_no_memory(self):
+        self.refused_by(ioctl_fails(KVM_CREATE_VM, errno.ENOMEM), "/dev/kvm", "allocate memory")
+
+    def test_without_a_capability(self):
+        lacks = ioctl_fails(KVM_CHECK_EXTENSION, errno.EINVAL, KVM_CAP_IRQFD)
+        self.refused_by(lacks, "/dev/kvm", "lacks irqfd", "newer kernel")
+        r = vm.mvm("doctor", before=lacks)
+        self.assertEqual(r.status, 1, r)
+        self.assertRegex(r.out, r"(?m)^missing  KVM capability: irqfd\n {9}a newer kernel")
+        self.assertNotIn("all capabilities", r.out)
+        self.assertIn("mvm boot cannot run here.", r.out)
+
+    def test_doctor_sees_that_it_is_in_use(self):
+        r = vm.mvm("doctor", before=ioctl_fails(KVM_CREATE_VM, errno.EBUSY))
+        self.assertEqual(r.status, 1, r)
+        self.assertRegex(" ".join(r.out.split()), "missing a machine: /dev/kvm: in use")
 
 
 @unittest.skipIf(os.getuid(), "needs root to arrange /dev")

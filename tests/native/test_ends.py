@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a machine ends, and what the exit status and standard error say of it."""
 import json
+import os
+import resource
+import signal
 
 from tests.lib import vm
 from tests.native import guests
@@ -45,6 +48,19 @@ class Ends(vm.TestCase):
     def test_halted_guest_runs_into_the_time_limit(self):
         self.check(self.end("halt", timeout=2), 124, "time limit")
 
+    def test_spinning_guest_ends_though_the_caller_blocked_the_signal(self):
+        """A signal takes vCPUs out of the guest, and whoever starts mvm hands its mask on."""
+        blocked = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+        r = self.end("spin", timeout=1,
+                     before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, blocked))
+        self.check(r, 124, "time limit")
+
+    def test_crash_kernels_without_end_do_not_fill_the_log(self):
+        r = self.end("crash-kernels", "-v")
+        self.assertEqual(r.status, 0, r)
+        self.assertEqual(r.err.count("its crash kernel takes over"), 16, r)
+        self.assertEqual(r.err.count("further messages of this kind are dropped"), 1, r)
+
     def test_eight_cpus_end_together(self):
         self.check(self.end("off", "--cpus", "8"), 0)
         self.check(self.end("triple", "--cpus", "8"), 123, "triple")
@@ -58,6 +74,17 @@ class Ends(vm.TestCase):
                    "--console", "off", "--memory", "128M", "--timeout", "2", "-v", "--cmdline", "reset")
         self.assertEqual(r.status, 124, r)
         self.assertGreaterEqual(r.err.count("the guest restarts"), 1, r)
+
+    def test_restart_does_not_repeat_what_the_start_said(self):
+        path = self.path("odd.img")
+        with open(path, "wb") as f:
+            f.truncate((1 << 20) + 100)
+        r = vm.mvm("boot", "--software-kvm", "--kernel", f"{vm.BUILD}/payload/guest_end.elf",
+                   "--console", "off", "--memory", "128M", "--timeout", "3", "-v", "--cmdline",
+                   "reset", "--disk", path)
+        self.assertEqual(r.status, 124, r)
+        self.assertGreaterEqual(r.err.count("the guest restarts"), 1, r)
+        self.assertEqual(r.err.count("not a multiple of 512"), 1, r)
 
     def test_timeline_has_each_stage_in_order(self):
         path = self.path("timeline.json")
@@ -74,6 +101,24 @@ class Ends(vm.TestCase):
             self.assertLessEqual(earlier["exits"]["exits"], later["exits"]["exits"])
         self.assertGreater(stages[-1]["exits"]["exits"], 0)
 
+    def test_timeline_replaces_an_older_one(self):
+        path = self.path("timeline.json")
+        with open(path, "w") as f:
+            f.write("x" * 100000)
+        self.check(self.end("off", f"--timeline={path}"), 0)
+        with open(path) as f:
+            self.assertEqual(json.load(f)["stages"][-1]["stage"], "end")
+
+    def test_timeline_that_cannot_be_written_is_125(self):
+        self.check(self.end("off", "--timeline=/dev/full"), 125, "No space left")
+
+    def test_timeline_that_cannot_be_written_does_not_hide_how_the_guest_ended(self):
+        r = self.end("triple", "--timeline=/dev/full")
+        self.assertEqual(r.status, 123, r)
+        self.assertEqual(r.err.count("\n"), 2, r)
+        self.assertIn("triple-faulted", r.err, r)
+        self.assertIn("timeline: write /dev/full: No space left", r.err, r)
+
     def test_timeline_is_printed(self):
         r = self.end("marks", "--timeline")
         self.assertEqual(r.status, 0, r)
@@ -89,6 +134,27 @@ class Ends(vm.TestCase):
         self.check(r, 0)
         with open(path) as f:
             self.assertEqual(f.read().replace("\r", ""), "console\nend\n")
+
+
+    def test_file_size_limit_of_the_caller_costs_output_alone(self):
+        """What is beyond it would be a fatal signal, SIGXFSZ, by default."""
+        path = self.path("serial.log")
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        r = vm.mvm("boot", "--software-kvm", "--kernel", f"{vm.BUILD}/payload/guest_end.elf",
+                   "--console", "off", "--memory", "128M", "--timeout", "60", "--cmdline", "marks",
+                   "--serial", f"file={path}",
+                   before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4, limit)))
+        self.check(r, 0, "serial: output is lost: File too large")
+        with open(path) as f:
+            self.assertEqual(f.read(), "cons")
+
+    def test_file_size_limit_of_the_caller_leaves_no_half_timeline(self):
+        path = self.path("timeline.json")
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        r = self.end("off", f"--timeline={path}",
+                     before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit)))
+        self.check(r, 125, "File too large")
+        self.assertFalse(os.path.exists(path))
 
 
 class AtATerminal(vm.TestCase):

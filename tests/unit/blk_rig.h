@@ -10,6 +10,7 @@
 
 #include "tests/unit/disk_file.h"
 #include "tests/unit/fake_driver.h"
+#include "tests/unit/turns.h"
 #include "virtio/blk.h"
 
 #define RAM (6u << 20)
@@ -37,22 +38,14 @@ struct blk_rig {
 	uint64_t hdr[RING], status[RING]; /* of request i */
 };
 
-/* Page-aligned, as a machine's memory is: O_DIRECT cares. */
-static inline void ram_init(struct fake_ram *m)
-{
-	*m = (struct fake_ram){.host = aligned_alloc(4096, RAM), .size = RAM};
-	memset(m->host, 0xdd, RAM);
-	assert_int_equal(gmem_new(&m->gm, NULL), 0);
-	assert_int_equal(gmem_add_fixed(m->gm, gpa(FAKE_BASE), RAM, m->host, NULL), 0);
-}
-
 static inline struct blk_rig *begin(void)
 {
 	struct blk_rig *f = calloc(1, sizeof(*f));
 
 	disk_file_init(&f->file, DISK);
 	f->c = (struct disk_config){.path = f->file.path, .queues = 2, .queue_size = RING};
-	ram_init(&f->m);
+	fake_ram_init(&f->m, RAM);
+	memset(f->m.host, 0xdd, RAM);
 	f->data = fake_alloc(&f->m, 1 << 20, 4096);
 	for (unsigned i = 0; i < RING; i++) {
 		f->hdr[i] = fake_alloc(&f->m, 16, 16);
@@ -76,11 +69,17 @@ static inline void drive(struct blk_rig *f, uint64_t features)
 	assert_true(f->v->running);
 }
 
+static inline struct blk_env rig_env(const struct blk_rig *f, unsigned index)
+{
+	return (struct blk_env){f->m.gm, f->loop, f->w, .index = index, .cpus = 1};
+}
+
 static inline void plug(struct blk_rig *f)
 {
 	struct err e = {0};
+	struct blk_env env = rig_env(f, 3);
 
-	if (blk_new(&f->b, &f->c, 3, 1, f->m.gm, f->loop, f->w, &e))
+	if (blk_new(&f->b, &f->c, &env, &e))
 		fail_msg("%s", e.text);
 	f->v = blk_virtio(f->b);
 	fake_bear(f->v, &f->bearer);
@@ -92,7 +91,7 @@ static inline struct blk_rig *begin_live(bool direct)
 
 	f->c.direct = direct;
 	plug(f);
-	drive(f, f->v->offered & ~(BITF(VIRTIO_F_EVENT_IDX) | BITF(VIRTIO_F_ACCESS_PLATFORM)));
+	drive(f, f->v->offered & ~BITF(VIRTIO_F_EVENT_IDX));
 	return f;
 }
 
@@ -134,27 +133,13 @@ static inline uint16_t send_on(struct blk_rig *f, unsigned q, unsigned i, uint32
 	return fake_send(&f->r[q], b, n);
 }
 
-static inline void stop_loop(void *l)
-{
-	loop_stop(l);
-}
-
-/* One turn of the loop, at once. */
-static inline void turn(struct blk_rig *f)
-{
-	struct loop_task stop = {.fn = stop_loop, .arg = f->loop};
-
-	loop_post(f->loop, &stop);
-	loop_run(f->loop);
-}
-
 /* Waits for one used element; returns its length. */
 static inline uint32_t await(struct blk_rig *f, unsigned q, uint32_t *ret_id)
 {
 	uint32_t id, len;
 
 	while (!fake_used(&f->r[q], &id, &len))
-		turn(f);
+		turn(f->loop);
 	if (ret_id)
 		*ret_id = id;
 	return len;
@@ -217,14 +202,5 @@ static inline uint32_t seg(struct blk_rig *f, unsigned i, uint64_t sector, uint3
 	fake_put32(&f->m, at + 12, flags);
 	return 16 * (i + 1);
 }
-
-/* A test with and without O_DIRECT. */
-static const bool rig_both[] = {false, true};
-#define RIG_DIRECT(state) (*(const bool *)*(state))
-#define RIG_BOTH(t)                                                                                \
-	{#t ", page cache", t, NULL, NULL, (void *)&rig_both[0]},                                  \
-	{                                                                                          \
-#t ", direct", t, NULL, NULL, (void *)&rig_both[1]                                 \
-	}
 
 #endif

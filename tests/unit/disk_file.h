@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Temporary disk files with a known content, for the disk tests. */
+/* Temporary disk files with a known content, for the disk tests, and tests that run twice on them.
+ */
 #ifndef TESTS_UNIT_DISK_FILE_H
 #define TESTS_UNIT_DISK_FILE_H
 
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,5 +49,14 @@ static inline void disk_file_fini(struct disk_file *f)
 	unlink(f->path);
 	close(f->fd);
 }
+
+/* A cmocka test with and without O_DIRECT. */
+static const bool disk_both[] = {false, true};
+#define DISK_DIRECT(state) (*(const bool *)*(state))
+#define DISK_BOTH(t)                                                                               \
+	{#t ", page cache", t, NULL, NULL, (void *)&disk_both[0]},                                 \
+	{                                                                                          \
+#t ", direct", t, NULL, NULL, (void *)&disk_both[1]                                \
+	}
 
 #endif

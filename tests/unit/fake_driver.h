@@ -38,13 +38,14 @@ struct fake_ram {
 	uint64_t size, next; /* next: bytes handed out by fake_alloc */
 };
 
-/* @size: a multiple of 4096. */
+/* @size: a multiple of 4096. Page-aligned, as a machine's memory is: O_DIRECT cares. */
 static inline void fake_ram_init(struct fake_ram *m, uint64_t size)
 {
-	*m = (struct fake_ram){.host = calloc(1, size), .size = size};
+	*m = (struct fake_ram){.host = aligned_alloc(4096, size), .size = size};
 	if (!m->host || gmem_new(&m->gm, NULL) ||
 	    gmem_add_fixed(m->gm, gpa(FAKE_BASE), size, m->host, NULL))
 		abort();
+	memset(m->host, 0, size);
 }
 
 static inline void fake_ram_fini(struct fake_ram *m)

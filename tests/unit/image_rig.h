@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tests/unit/disk_file.h"
+#include "tests/unit/turns.h"
 #include "virtio/image.h"
 
 #define RIG_SIZE (8u << 20)
@@ -103,21 +104,12 @@ static inline void drain(struct image_rig *f)
 		;
 }
 
-static inline void stop_loop(void *l)
-{
-	loop_stop(l);
-}
-
 /* The same on the loop alone, until @n are done. */
 static inline void run(struct image_rig *f, unsigned n)
 {
 	image_kick(f->im);
-	while (f->done < n) {
-		struct loop_task stop = {.fn = stop_loop, .arg = f->loop};
-
-		loop_post(f->loop, &stop);
-		loop_run(f->loop);
-	}
+	while (f->done < n)
+		turn(f->loop);
 }
 
 static inline int one(struct image_rig *f, enum image_op op, uint64_t off, uint64_t len)
@@ -153,14 +145,5 @@ static inline void assert_read(const struct image_rig *f, uint64_t off, uint64_t
 		if (f->mem[i] != disk_byte(i))
 			fail_msg("byte %llu is %#x", (unsigned long long)i, f->mem[i]);
 }
-
-/* A test with and without O_DIRECT. */
-static const bool rig_both[] = {false, true};
-#define RIG_DIRECT(state) (*(const bool *)*(state))
-#define RIG_BOTH(t)                                                                                \
-	{#t ", page cache", t, NULL, NULL, (void *)&rig_both[0]},                                  \
-	{                                                                                          \
-#t ", direct", t, NULL, NULL, (void *)&rig_both[1]                                 \
-	}
 
 #endif

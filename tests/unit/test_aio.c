@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "tests/unit/disk_file.h"
+#include "tests/unit/turns.h"
 #include "virtio/aio.h"
 
 #define OPS 40
@@ -65,19 +66,10 @@ static void end(void)
 	disk_file_fini(&f.file);
 }
 
-static void stop_loop(void *l)
-{
-	loop_stop(l);
-}
-
 static void run(unsigned n)
 {
-	while (f.done < n) {
-		struct loop_task stop = {.fn = stop_loop, .arg = f.loop};
-
-		loop_post(f.loop, &stop);
-		loop_run(f.loop);
-	}
+	while (f.done < n)
+		turn(f.loop);
 }
 
 static void more_than_the_kernel_has_room_for_all_complete(void **state)

@@ -12,7 +12,7 @@
 
 static void read_gives_the_sectors_and_counts_data_and_status(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 
 	assert_answer(ask(f, VIRTIO_BLK_T_IN, 0, 0, 512), OK, 513);
 	assert_data(f, 0, 0, 512);
@@ -28,7 +28,7 @@ static void read_gives_the_sectors_and_counts_data_and_status(void **state)
 
 static void write_changes_the_sectors_and_counts_the_status(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 
 	memset(fake_at(&f->m, f->data), 0x42, 8192);
 	assert_answer(ask(f, VIRTIO_BLK_T_OUT, 8, 0, 8192), OK, 1);
@@ -43,7 +43,7 @@ static void write_changes_the_sectors_and_counts_the_status(void **state)
 
 static void discard_of_many_segments_zeroes_each(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 	uint32_t len = 0;
 
 	for (unsigned i = 0; i < BLK_DISCARD_SEGS; i++)
@@ -58,7 +58,7 @@ static void discard_of_many_segments_zeroes_each(void **state)
 
 static void write_zeroes_zeroes_with_and_without_unmap(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 
 	assert_answer(ask(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 0, seg(f, 0, 3, 5, 0)), OK, 1);
 	assert_answer(ask(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 0, seg(f, 0, 1024, 2048, 1)), OK, 1);
@@ -72,7 +72,7 @@ static void write_zeroes_zeroes_with_and_without_unmap(void **state)
 
 static void data_in_many_odd_buffers_is_one_request(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 	struct fake_buf b[40];
 	unsigned n = 0;
 	uint64_t at = 1;
@@ -100,7 +100,7 @@ static void data_in_many_odd_buffers_is_one_request(void **state)
 
 static void a_full_queue_completes_with_few_interrupts(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 	unsigned n = RING / 3;
 	bool seen[RING] = {0};
 
@@ -135,7 +135,7 @@ static void a_full_queue_completes_with_few_interrupts(void **state)
  */
 static void reset_in_flight_leaves_the_memory_alone(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 
 	for (unsigned round = 0; round < 8; round++) {
 		for (unsigned q = 0; q < 2; q++)
@@ -146,14 +146,14 @@ static void reset_in_flight_leaves_the_memory_alone(void **state)
 		virtio_kick(f->v, 0);
 		virtio_kick(f->v, 1);
 		if (round % 2)
-			turn(f);
+			turn(f->loop);
 		uint16_t used = fake_get16(&f->m, f->r[0].used + 2);
 
 		virtio_set_status(f->v, 0);
 		assert_int_equal(fake_get16(&f->m, f->r[0].used + 2), used);
 		memset(fake_at(&f->m, f->data), 0x33, 1 << 20);
-		turn(f);
-		turn(f);
+		turn(f->loop);
+		turn(f->loop);
 		for (unsigned i = 0; i < 1 << 20; i++)
 			if (((uint8_t *)fake_at(&f->m, f->data))[i] != 0x33)
 				fail_msg("byte %u was written after the reset", i);
@@ -169,7 +169,7 @@ static void reset_in_flight_leaves_the_memory_alone(void **state)
 
 static void reset_of_one_queue_lets_the_other_finish(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 
 	assert_true(virtio_has(f->v, VIRTIO_F_RING_RESET));
 	for (unsigned i = 0; i < 20; i++) {
@@ -194,7 +194,7 @@ static void reset_of_one_queue_lets_the_other_finish(void **state)
 
 static void a_host_error_is_one_requests_status(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 
 	assert_int_equal(ftruncate(f->file.fd, 1 << 20), 0);
 	assert_answer(ask(f, VIRTIO_BLK_T_IN, 4096, 0, 4096), IOERR, 0);
@@ -205,15 +205,15 @@ static void a_host_error_is_one_requests_status(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		RIG_BOTH(read_gives_the_sectors_and_counts_data_and_status),
-		RIG_BOTH(write_changes_the_sectors_and_counts_the_status),
-		RIG_BOTH(discard_of_many_segments_zeroes_each),
-		RIG_BOTH(write_zeroes_zeroes_with_and_without_unmap),
-		RIG_BOTH(data_in_many_odd_buffers_is_one_request),
-		RIG_BOTH(a_full_queue_completes_with_few_interrupts),
-		RIG_BOTH(reset_in_flight_leaves_the_memory_alone),
-		RIG_BOTH(reset_of_one_queue_lets_the_other_finish),
-		RIG_BOTH(a_host_error_is_one_requests_status),
+		DISK_BOTH(read_gives_the_sectors_and_counts_data_and_status),
+		DISK_BOTH(write_changes_the_sectors_and_counts_the_status),
+		DISK_BOTH(discard_of_many_segments_zeroes_each),
+		DISK_BOTH(write_zeroes_zeroes_with_and_without_unmap),
+		DISK_BOTH(data_in_many_odd_buffers_is_one_request),
+		DISK_BOTH(a_full_queue_completes_with_few_interrupts),
+		DISK_BOTH(reset_in_flight_leaves_the_memory_alone),
+		DISK_BOTH(reset_of_one_queue_lets_the_other_finish),
+		DISK_BOTH(a_host_error_is_one_requests_status),
 	};
 
 	alarm(300); /* a hang fails */

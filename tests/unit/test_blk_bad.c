@@ -101,7 +101,7 @@ static void a_segment_is_at_most_what_the_configuration_says(void **state)
 /* Only the first segment was carried out. */
 static void a_reset_ends_a_discard_between_its_segments(void **state)
 {
-	struct blk_rig *f = begin_live(RIG_DIRECT(state));
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 	uint8_t b = 1;
 
 	seg(f, 0, 0, 8, 0);
@@ -161,7 +161,7 @@ static void the_same_head_in_flight_twice_breaks_the_queue(void **state)
 	fake_avail(&f->r[0], head);
 	virtio_kick(f->v, 0);
 	assert_true(f->v->status & VIRTIO_S_NEEDS_RESET);
-	turn(f);
+	turn(f->loop);
 	virtio_set_status(f->v, 0);
 	end(f);
 }
@@ -188,7 +188,7 @@ static void a_flood_gives_the_loop_its_turns(void **state)
 	first = n;
 	assert_in_range(first, 1, chains - 1);
 	while (n < chains) {
-		turn(f);
+		turn(f->loop);
 		while (fake_used(&f->r[0], &id, &len))
 			n++;
 	}
@@ -204,7 +204,7 @@ int main(void)
 		cmocka_unit_test(an_unknown_type_is_unsupported),
 		cmocka_unit_test(flags_and_counts_of_segments_are_checked),
 		cmocka_unit_test(a_segment_is_at_most_what_the_configuration_says),
-		RIG_BOTH(a_reset_ends_a_discard_between_its_segments),
+		DISK_BOTH(a_reset_ends_a_discard_between_its_segments),
 		cmocka_unit_test(a_header_too_short_is_an_error_status),
 		cmocka_unit_test(a_request_without_status_byte_breaks_the_queue),
 		cmocka_unit_test(the_same_head_in_flight_twice_breaks_the_queue),

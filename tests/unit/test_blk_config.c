@@ -77,13 +77,15 @@ static void the_number_of_queues_follows_the_cpus(void **state)
 	f->c.queues = 0;
 	f->c.queue_size = 0;
 	for (unsigned i = 0; i < 4; i++) {
-		assert_int_equal(blk_new(&f->b, &f->c, 0, want[i][0], f->m.gm, f->loop, f->w, NULL),
-				 0);
+		struct blk_env env = rig_env(f, 0);
+
+		env.cpus = want[i][0];
+		assert_int_equal(blk_new(&f->b, &f->c, &env, NULL), 0);
 		f->v = blk_virtio(f->b);
 		assert_int_equal(f->v->nqueues, want[i][1]);
 		assert_int_equal(CONFIG(f, num_queues), want[i][1]);
 		assert_int_equal(!!(f->v->offered & BITF(VIRTIO_BLK_F_MQ)), want[i][1] > 1);
-		assert_int_equal(vq_max_size(virtio_vq(f->v, 0)), 256);
+		assert_int_equal(vq_max_size(virtio_vq(f->v, 0)), 512);
 		blk_free(f->b);
 	}
 	f->b = NULL;
@@ -185,11 +187,12 @@ static void the_driver_switches_the_cache_until_reset(void **state)
 static void a_disk_that_cannot_open_says_which(void **state)
 {
 	struct blk_rig *f = begin();
+	struct blk_env env = rig_env(f, 1);
 	struct err e = {0};
 
 	(void)state;
 	f->c.path = (char *)"/nonexistent/x.img";
-	assert_int_equal(blk_new(&f->b, &f->c, 1, 1, f->m.gm, f->loop, f->w, &e), -ENOENT);
+	assert_int_equal(blk_new(&f->b, &f->c, &env, &e), -ENOENT);
 	assert_string_equal(e.text, "disk 1: open /nonexistent/x.img: No such file or directory");
 	assert_null(f->b);
 	end(f);

@@ -20,11 +20,9 @@ static void bytes_wrap_and_drop_the_oldest(void **s)
 	bytes_drop(&b, 4);
 	bytes_put(&b, (const uint8_t *)"ghijk", 5);
 	assert_int_equal(b.len, 7);
-	assert_int_equal(b.dropped, 0);
 	assert_int_equal(bytes_peek(&b, &p), 4);
 	assert_memory_equal(p, "efgh", 4);
 	bytes_put(&b, (const uint8_t *)"lmn", 3);
-	assert_int_equal(b.dropped, 2);
 	assert_int_equal(bytes_peek(&b, &p), 2);
 	assert_memory_equal(p, "gh", 2);
 	bytes_drop(&b, 2);
@@ -32,10 +30,11 @@ static void bytes_wrap_and_drop_the_oldest(void **s)
 	assert_memory_equal(p, "ijklmn", 6);
 	bytes_put(&b, (const uint8_t *)"0123456789", 10);
 	assert_int_equal(b.len, 8);
-	assert_int_equal(b.dropped, 2 + 2 + 6);
-	bytes_drop(&b, bytes_peek(&b, &p));
-	if (b.len)
-		bytes_drop(&b, b.len);
+	for (char c = '2'; c <= '9'; c++) {
+		assert_true(bytes_peek(&b, &p) > 0);
+		assert_int_equal(*p, c);
+		bytes_drop(&b, 1);
+	}
 	assert_int_equal(b.len, 0);
 	bytes_fini(&b);
 }

@@ -109,19 +109,6 @@ static void chain_pull_beyond_the_end_moves_nothing(void **state)
 	assert_int_equal(chain_pull(f->c, got, 0), 0);
 }
 
-static void chain_skip_moves_the_reading_place(void **state)
-{
-	struct fixture *f = *state;
-	uint8_t got;
-
-	assert_int_equal(chain_skip(f->c, 15), 0);
-	assert_int_equal(chain_pull(f->c, &got, 1), 0);
-	assert_int_equal(got, 15);
-	assert_int_equal(chain_skip(f->c, 15), -EINVAL);
-	assert_int_equal(chain_skip(f->c, 14), 0);
-	assert_int_equal(f->c->readable, 0);
-}
-
 static void chain_push_crosses_segments_and_counts(void **state)
 {
 	struct fixture *f = *state;
@@ -159,19 +146,6 @@ static void chain_push_never_reaches_the_readable_part(void **state)
 	assert_int_equal(((uint8_t *)fake_at(&f->m, f->in))[5], 15);
 }
 
-static void chain_fill0_zeroes_and_counts(void **state)
-{
-	struct fixture *f = *state;
-
-	assert_int_equal(chain_fill0(f->c, 33), -EINVAL);
-	assert_int_equal(chain_fill0(f->c, 31), 0);
-	assert_int_equal(out_at(f, 100), 0);
-	assert_int_equal(out_at(f, 129), 0);
-	assert_int_equal(out_at(f, 0), 0);
-	assert_int_equal(out_at(f, 200), 0xee);
-	assert_int_equal(used_len(f), 31);
-}
-
 static void used_length_ends_where_a_gap_begins(void **state)
 {
 	struct fixture *f = *state;
@@ -200,9 +174,9 @@ static void chain_pull_iov_gives_the_pieces(void **state)
 {
 	struct fixture *f = *state;
 	struct iovec iov[2];
-	uint8_t *in = fake_at(&f->m, f->in);
+	uint8_t *in = fake_at(&f->m, f->in), got[4];
 
-	assert_int_equal(chain_skip(f->c, 4), 0);
+	assert_int_equal(chain_pull(f->c, got, 4), 0);
 	assert_int_equal(chain_pull_iov(f->c, 10, iov, 2), 2);
 	assert_ptr_equal(iov[0].iov_base, in + 104);
 	assert_int_equal(iov[0].iov_len, 6);
@@ -276,9 +250,7 @@ static void an_orphan_moves_no_bytes(void **state)
 
 	vq_reset(f->q);
 	assert_int_equal(chain_pull(f->c, &x, 1), -EINVAL);
-	assert_int_equal(chain_skip(f->c, 1), -EINVAL);
 	assert_int_equal(chain_push(f->c, &x, 1), -EINVAL);
-	assert_int_equal(chain_fill0(f->c, 1), -EINVAL);
 	assert_int_equal(chain_push_gap(f->c, 1), -EINVAL);
 	assert_int_equal(chain_pull_iov(f->c, 1, iov, 3), -EINVAL);
 	assert_int_equal(chain_push_iov(f->c, 1, iov, 3), -EINVAL);
@@ -292,11 +264,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(chain_pull_crosses_segments),
 		T(chain_pull_beyond_the_end_moves_nothing),
-		T(chain_skip_moves_the_reading_place),
 		T(chain_push_crosses_segments_and_counts),
 		T(chain_push_beyond_the_end_writes_nothing),
 		T(chain_push_never_reaches_the_readable_part),
-		T(chain_fill0_zeroes_and_counts),
 		T(used_length_ends_where_a_gap_begins),
 		T(a_gap_of_nothing_is_no_gap),
 		T(chain_pull_iov_gives_the_pieces),

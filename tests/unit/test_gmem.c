@@ -43,9 +43,6 @@ static void what_is_written_is_read_back(void **state)
 	assert_int_equal(gmem_write(gm, gpa(HIGH + SIZE - 6), "hello", 6), 0);
 	assert_int_equal(gmem_read(gm, gpa(HIGH + SIZE - 6), got, 6), 0);
 	assert_string_equal(got, "hello");
-	assert_int_equal(gmem_zero(gm, gpa(HIGH + SIZE - 6), 6), 0);
-	assert_int_equal(gmem_read(gm, gpa(HIGH + SIZE - 6), got, 6), 0);
-	assert_int_equal(got[0], 0);
 }
 
 static void an_access_outside_ram_fails_and_moves_nothing(void **state)
@@ -73,7 +70,6 @@ static void an_access_outside_ram_fails_and_moves_nothing(void **state)
 		assert_false(gmem_ok(gm, gpa(bad[i].at), bad[i].len));
 		assert_int_equal(gmem_read(gm, gpa(bad[i].at), buf, bad[i].len), -EFAULT);
 		assert_int_equal(gmem_write(gm, gpa(bad[i].at), buf, bad[i].len), -EFAULT);
-		assert_int_equal(gmem_zero(gm, gpa(bad[i].at), bad[i].len), -EFAULT);
 	}
 	assert_string_equal(buf, "keep");
 }
@@ -97,7 +93,7 @@ static void a_window_is_aligned_and_inside_ram(void **state)
 	gwin_store16_release(&w, 6, 0x1234);
 	gwin_store32(&w, 8, 0xdeadbeef);
 	assert_int_equal(gwin_load16_acquire(&w, 6), 0x1234);
-	assert_int_equal(gwin_load32(&w, 8), 0xdeadbeef);
+	assert_int_equal(gwin_load64(&w, 8) & UINT32_MAX, 0xdeadbeef);
 	uint8_t raw[2];
 	assert_int_equal(gmem_read(gm, gpa(LOW + 10), raw, 2), 0);
 	assert_int_equal(raw[0], 0x34); /* little-endian */
@@ -112,7 +108,6 @@ static void regions_do_not_overlap(void **state)
 	assert_int_equal(gmem_add(gm, gpa(LOW + 1), 4096, &e), -EINVAL);
 	assert_int_equal(gmem_add(gm, gpa(0x40000), 0, &e), -EINVAL);
 	assert_int_equal(gmem_add(gm, gpa(~0xfffull), 8192, &e), -EINVAL);
-	assert_int_equal(gmem_size(gm), 2 * SIZE);
 }
 
 static void a_file_that_ends_early_is_an_error(void **state)
@@ -124,12 +119,16 @@ static void a_file_that_ends_early_is_an_error(void **state)
 
 	fputs("0123456789", f);
 	fflush(f);
-	assert_int_equal(gmem_load_file(gm, gpa(LOW + 3), fileno(f), 4, 4, &e), 0);
+	assert_int_equal(gmem_load_file(gm, gpa(LOW + 3), &(struct gmem_file){fileno(f), 4, 4}, &e),
+			 0);
 	gmem_read(gm, gpa(LOW + 3), got, 4);
 	assert_memory_equal(got, "4567", 4);
-	assert_int_equal(gmem_load_file(gm, gpa(LOW), fileno(f), 4, 7, &e), -EIO);
+	assert_int_equal(gmem_load_file(gm, gpa(LOW), &(struct gmem_file){fileno(f), 4, 7}, &e),
+			 -EIO);
 	assert_non_null(strstr(e.text, "1 bytes early"));
-	assert_int_equal(gmem_load_file(gm, gpa(LOW + SIZE), fileno(f), 0, 1, &e), -EFAULT);
+	assert_int_equal(
+		gmem_load_file(gm, gpa(LOW + SIZE), &(struct gmem_file){fileno(f), 0, 1}, &e),
+		-EFAULT);
 	fclose(f);
 }
 
@@ -149,7 +148,7 @@ static void a_loaded_file_that_is_rewritten_leaves_the_guest_alone(void **state)
 	assert_int_equal(gmem_new(&gm, NULL), 0);
 	assert_int_equal(gmem_add(gm, gpa(0), 4 * len, NULL), 0);
 	fd = open(path, O_RDONLY);
-	assert_int_equal(gmem_load_file(gm, gpa(len), fd, 0, len, &e), 0);
+	assert_int_equal(gmem_load_file(gm, gpa(len), &(struct gmem_file){fd, 0, len}, &e), 0);
 	close(fd);
 	fd = open(path, O_WRONLY);
 	assert_true(fd >= 0);

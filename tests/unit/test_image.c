@@ -11,7 +11,7 @@
 
 static void reads_and_writes_move_the_bytes(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 
 	assert_int_equal(one(f, IMAGE_READ, 0, RIG_SIZE), 0);
 	assert_read(f, 0, RIG_SIZE);
@@ -26,7 +26,7 @@ static void reads_and_writes_move_the_bytes(void **state)
 
 static void single_sectors_and_odd_addresses_work(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 	struct image_req *r;
 
 	for (uint64_t off = 512; off < 16384; off += 1536) {
@@ -53,7 +53,7 @@ static void single_sectors_and_odd_addresses_work(void **state)
 
 static void a_request_of_many_pieces_is_done_whole(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 	struct image_req *r = req(f, 0, IMAGE_READ, 0, RIG_SIZE);
 	const size_t len[] = {512, (1 << 20) - 512, (1 << 20) + 4096, 3 << 20, 4096, 512};
 	size_t at = 0;
@@ -73,7 +73,7 @@ static void a_request_of_many_pieces_is_done_whole(void **state)
 
 static void many_at_once_complete_on_the_loop_in_batches(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 
 	for (unsigned i = 0; i < RIG_REQS; i++)
 		image_submit(f->im, req(f, i, i % 4 ? IMAGE_READ : IMAGE_FLUSH, i * 65536,
@@ -95,7 +95,7 @@ static void many_at_once_complete_on_the_loop_in_batches(void **state)
  */
 static void neighbouring_small_writes_do_not_undo_each_other(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 
 	for (unsigned round = 1; round < 100; round++) {
 		for (unsigned i = 0; i < RIG_REQS; i++) {
@@ -160,7 +160,7 @@ static uint64_t blocks_of(const struct image_rig *f)
 
 static void discard_frees_and_zeroes_keep_or_free(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 	uint64_t before = blocks_of(f);
 
 	assert_true(f->im->can_discard);
@@ -185,7 +185,7 @@ static void discard_frees_and_zeroes_keep_or_free(void **state)
 
 static void zeroes_of_odd_sectors_touch_nothing_else(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 	struct image_req *r;
 
 	for (int unmap = 0; unmap < 2; unmap++) {
@@ -206,7 +206,7 @@ static void zeroes_of_odd_sectors_touch_nothing_else(void **state)
 
 static void a_write_through_is_written(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 	struct image_req *r = req(f, 0, IMAGE_WRITE, 4096, 4096);
 
 	memset(f->mem + 4096, 0x77, 4096);
@@ -220,7 +220,7 @@ static void a_write_through_is_written(void **state)
 
 static void a_file_that_shrank_is_an_error_for_the_request(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 
 	assert_int_equal(ftruncate(f->file.fd, 1 << 20), 0);
 	assert_int_equal(one(f, IMAGE_READ, (1 << 20) - 4096, 8192), -EIO);
@@ -231,7 +231,7 @@ static void a_file_that_shrank_is_an_error_for_the_request(void **state)
 
 static void cancelled_requests_still_come_back(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 
 	for (unsigned i = 0; i < RIG_REQS; i++) {
 		enum image_op op = i % 3 == 0   ? IMAGE_ZEROES
@@ -298,7 +298,7 @@ static void what_aio_refuses_a_worker_does(void **state)
 
 static void an_empty_request_succeeds(void **state)
 {
-	struct image_rig *f = begin_open(RIG_DIRECT(state));
+	struct image_rig *f = begin_open(DISK_DIRECT(state));
 
 	assert_int_equal(one(f, IMAGE_READ, RIG_SIZE, 0), 0);
 	assert_int_equal(one(f, IMAGE_WRITE, 0, 0), 0);
@@ -309,19 +309,19 @@ static void an_empty_request_succeeds(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		RIG_BOTH(reads_and_writes_move_the_bytes),
-		RIG_BOTH(single_sectors_and_odd_addresses_work),
-		RIG_BOTH(a_request_of_many_pieces_is_done_whole),
-		RIG_BOTH(many_at_once_complete_on_the_loop_in_batches),
-		RIG_BOTH(neighbouring_small_writes_do_not_undo_each_other),
+		DISK_BOTH(reads_and_writes_move_the_bytes),
+		DISK_BOTH(single_sectors_and_odd_addresses_work),
+		DISK_BOTH(a_request_of_many_pieces_is_done_whole),
+		DISK_BOTH(many_at_once_complete_on_the_loop_in_batches),
+		DISK_BOTH(neighbouring_small_writes_do_not_undo_each_other),
 		cmocka_unit_test(a_direct_write_through_the_page_cache_is_alone),
-		RIG_BOTH(discard_frees_and_zeroes_keep_or_free),
-		RIG_BOTH(zeroes_of_odd_sectors_touch_nothing_else),
-		RIG_BOTH(a_write_through_is_written),
-		RIG_BOTH(a_file_that_shrank_is_an_error_for_the_request),
-		RIG_BOTH(cancelled_requests_still_come_back),
+		DISK_BOTH(discard_frees_and_zeroes_keep_or_free),
+		DISK_BOTH(zeroes_of_odd_sectors_touch_nothing_else),
+		DISK_BOTH(a_write_through_is_written),
+		DISK_BOTH(a_file_that_shrank_is_an_error_for_the_request),
+		DISK_BOTH(cancelled_requests_still_come_back),
 		cmocka_unit_test(what_aio_refuses_a_worker_does),
-		RIG_BOTH(an_empty_request_succeeds),
+		DISK_BOTH(an_empty_request_succeeds),
 	};
 
 	alarm(300); /* a hang fails */

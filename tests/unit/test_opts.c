@@ -134,7 +134,9 @@ static void opts_flags_and_letters(void **s)
 	assert_string_equal(got.maybe, "");
 	assert_int_equal(parse("--maybe=f.json", NULL, NULL), 0);
 	assert_string_equal(got.maybe, "f.json");
-	refused("--maybe", "f.json", NULL, "f.json: unexpected argument (options begin with --)");
+	refused("--maybe", "f.json", NULL,
+		"f.json: unexpected argument; did you mean --maybe=f.json?");
+	refused("--maybe=a", "b", NULL, "b: unexpected argument (options begin with --)");
 }
 
 static void opts_stop_ends_parsing(void **s)
@@ -177,6 +179,7 @@ static void opts_unknown_names_the_nearest(void **s)
 	/* A hidden option is never suggested. */
 	refused("--namel", NULL, NULL, "--namel: unknown option; did you mean --name?");
 	refused("-z", NULL, NULL, "-z: unknown option (--help lists them)");
+	refused("-lz", NULL, NULL, "-z: unknown option (--help lists them)");
 }
 
 static void opts_same_tag_may_repeat(void **s)

@@ -77,6 +77,24 @@ static void command_line_of_the_user_comes_last_or_alone(void **s)
 	cmdline_is("");
 }
 
+static void words_put_in_front_leave_the_last_one_to_the_user(void **s)
+{
+	static char words[sizeof(p.cmdline)];
+
+	(void)s;
+	cfg.console.mode = CHAR_NULL;
+	assert_int_equal(config_string(&cfg.cmdline, "quiet", &err), 0);
+	assert_int_equal(payload_open(&p, &cfg, &err), 0);
+	assert_int_equal(payload_cmdline_front(&p, "tsc_early_khz=1", &err), 0);
+	assert_string_equal(p.cmdline,
+			    "tsc_early_khz=1 console=hvc0 panic=-1 8250.nr_uarts=0 quiet");
+	memset(words, 'x', sizeof(p.cmdline) - 2 - strlen(p.cmdline));
+	assert_int_equal(payload_cmdline_front(&p, words, &err), 0);
+	assert_int_equal(strlen(p.cmdline), sizeof(p.cmdline) - 1);
+	assert_int_equal(payload_cmdline_front(&p, "", &err), -E2BIG);
+	payload_close(&p);
+}
+
 static void command_line_that_does_not_fit_is_refused(void **s)
 {
 	static char text[sizeof(p.cmdline) + 1];
@@ -135,6 +153,7 @@ int main(void)
 		T(command_line_names_the_console_that_is_there),
 		T(command_line_names_the_root_and_whether_it_may_be_written),
 		T(command_line_of_the_user_comes_last_or_alone),
+		T(words_put_in_front_leave_the_last_one_to_the_user),
 		T(command_line_that_does_not_fit_is_refused),
 		T(terminal_type_reaches_the_guest_when_it_is_one_word),
 	};

@@ -78,18 +78,34 @@ static void toy_init(struct toy *t, struct fixture *x, uint64_t size0, bool is64
 {
 	*t = (struct toy){.f = {.ops = &toy_ops, .dev = t, .loop = x->loop, .name = "toy"}};
 	t->f.bar[0] = (struct pci_bar){.size = size0, .is64 = is64, .ops = &toy_bar, .dev = t};
-	pci_header(&t->f, 0x1234, 0x5678, 3, 0x020304, 0xaabb, 0xccdd);
+	pci_header(&t->f, &(struct pci_id){.vendor = 0x1234,
+					   .device = 0x5678,
+					   .revision = 3,
+					   .class24 = 0x020304,
+					   .subvendor = 0xaabb,
+					   .subdevice = 0xccdd});
+}
+
+static int bus_with(struct fixture *x, struct bus *pio)
+{
+	const struct pci_bus_env env = {
+		.pio = pio,
+		.mmio = x->mmio,
+		.loop = x->loop,
+		.window = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE},
+	};
+
+	return pci_bus_new(&x->pci, &env, NULL);
 }
 
 static int setup(void **state)
 {
 	static struct fixture x;
-	const struct pci_window w = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE};
 
 	*state = &x;
 	if (bus_new(&x.pio, NULL) || bus_new(&x.mmio, NULL) || loop_new(&x.loop, "test", NULL))
 		return -1;
-	return pci_bus_new(&x.pci, x.pio, x.mmio, x.loop, &w, NULL);
+	return bus_with(&x, x.pio);
 }
 
 static int teardown(void **state)
@@ -181,12 +197,12 @@ static void pci_add_takes_the_lowest_free_slot(void **state)
 	toy_init(&c, x, 4096, false);
 	assert_int_equal(pci_add(x->pci, &a.f, NULL), 0);
 	assert_int_equal(pci_add(x->pci, &b.f, NULL), 0);
-	assert_int_equal(pci_slot(&a.f), 1);
-	assert_int_equal(pci_slot(&b.f), 2);
+	assert_int_equal(a.f.slot, 1);
+	assert_int_equal(b.f.slot, 2);
 	pci_del(&a.f);
 	assert_int_equal(rd(x, 1, 0, 4), ONES);
 	assert_int_equal(pci_add(x->pci, &c.f, NULL), 0);
-	assert_int_equal(pci_slot(&c.f), 1);
+	assert_int_equal(c.f.slot, 1);
 	assert_int_equal(rd(x, 1, 0, 4), 0x56781234);
 	pci_del(&b.f);
 	pci_del(&c.f);
@@ -304,10 +320,9 @@ static void cfc_of_another_bus_or_disabled_is_nobody(void **state)
 static void pci_bus_without_ports_answers_ecam_alone(void **state)
 {
 	struct fixture *x = *state;
-	const struct pci_window w = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE};
 
 	pci_bus_free(x->pci);
-	assert_int_equal(pci_bus_new(&x->pci, NULL, x->mmio, x->loop, &w, NULL), 0);
+	assert_int_equal(bus_with(x, NULL), 0);
 	out(x, 0xcf8, 4, 0x80000000);
 	assert_int_equal(in(x, 0xcf8, 4), ONES);
 	assert_int_equal(rd(x, 0, 0, 4), 0x0d578086);

@@ -57,9 +57,10 @@ static int setup(void **state)
 	(void)state;
 	nevents = nmarks = 0;
 	return bus_new(&pio, &e) || bus_new(&mmio, &e) || loop_new(&loop, "test", &e) ||
-	       irq_fake_new(&irq, &e) || cmos_new(&cmos, pio, loop, 3ull << 30, 5ull << 30, &e) ||
+	       irq_fake_new(&irq, &e) ||
+	       cmos_new(&cmos, pio, loop, &(struct cmos_ram){3ull << 30, 5ull << 30}, &e) ||
 	       i8042_new(&i8042, pio, loop, &sink, &e) || acpi_pm_new(&pm, pio, loop, &sink, &e) ||
-	       ged_new(&ged, mmio, loop, GED_ADDR, irq, &e) ||
+	       ged_new(&ged, mmio, loop, &(struct ged_env){GED_ADDR, irq}, &e) ||
 	       pvpanic_new(&pvpanic, pio, loop, &sink, &e) ||
 	       marker_new(&marker, pio, loop, &listener, &e);
 }
@@ -386,7 +387,7 @@ static void ged_events_gather_and_reading_takes_them(void **state)
 	assert_int_equal(bus_read(mmio, GED_ADDR, 1), 0);
 	loop_lock(loop);
 	ged_event(ged, GED_POWER);
-	ged_event(ged, GED_PCI);
+	ged_event(ged, 4); /* any other bit */
 	loop_unlock(loop);
 	uint64_t n = 0;
 	assert_int_equal(read(irq_fd(irq), &n, sizeof(n)), sizeof(n));

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "tests/unit/fake_driver.h"
+#include "tests/unit/turns.h"
 #include "virtio/devices.h"
 #include "vmm/log.h"
 
@@ -20,7 +21,6 @@ struct fixture {
 	struct fake_ring r;
 	struct fake_bearer bearer;
 	struct loop *loop;
-	struct loop_task stop;
 	struct rng *rng;
 	struct virtio *v;
 	uint64_t buf; /* 16 KiB of 0xee */
@@ -61,18 +61,6 @@ static void run(struct fixture *f, uint64_t features)
 	fake_enable(f->v, 0, &f->r);
 	fake_driver_ok(f->v);
 	assert_int_equal(f->v->status, 15);
-}
-
-static void loop_end(void *arg)
-{
-	loop_stop(((struct fixture *)arg)->loop);
-}
-
-static void turn(struct fixture *f)
-{
-	f->stop = (struct loop_task){.fn = loop_end, .arg = f};
-	loop_post(f->loop, &f->stop);
-	loop_run(f->loop);
 }
 
 /* How many of the @n bytes at @at are not as setup left them. */
@@ -189,11 +177,11 @@ static void a_flood_is_served_in_turns(void **state)
 	/* The call used up its share, so it comes back by itself, without a kick of the driver's.
 	 */
 	fake_send(&f->r, &(struct fake_buf){f->buf, 8, FAKE_W}, 1);
-	turn(f);
+	turn(f->loop);
 	assert_int_equal(fake_get16(&f->m, f->r.used + 2), QUEUE + 1);
 	assert_int_equal(fake_used_flags(&f->r), 0);
 	fake_send(&f->r, &(struct fake_buf){f->buf, 8, FAKE_W}, 1);
-	turn(f);
+	turn(f->loop);
 	assert_int_equal(fake_get16(&f->m, f->r.used + 2), QUEUE + 1);
 }
 
@@ -253,7 +241,7 @@ static void reset_forgets_the_turn_that_was_due(void **state)
 	fake_ring_zero(&f->r);
 	run(f, 0);
 	fake_send(&f->r, &(struct fake_buf){f->buf, 8, FAKE_W}, 1);
-	turn(f);
+	turn(f->loop);
 	assert_int_equal(fake_get16(&f->m, f->r.used + 2), 0);
 }
 
@@ -289,7 +277,7 @@ static void the_queue_can_be_reset_alone(void **state)
 	fake_enable(f->v, 0, &f->r);
 	fake_send(&f->r, &(struct fake_buf){f->buf, 8, FAKE_W}, 1);
 	assert_int_equal(eventfd_write(f->v->queue[0].kick_fd, 1), 0);
-	turn(f);
+	turn(f->loop);
 	assert_true(fake_used(&f->r, &id, &len));
 	assert_int_equal(len, 8);
 }

@@ -69,7 +69,7 @@ static int setup(void **state)
 	(void)state;
 	host = (struct chr){.in = ""};
 	return bus_new(&pio, &e) || loop_new(&loop, "test", &e) || irq_fake_new(&irq, &e) ||
-	       serial_new(&serial, pio, loop, irq, &host, &e);
+	       serial_new(&serial, pio, loop, &(struct serial_env){irq, &host}, &e);
 }
 
 static int teardown(void **state)

@@ -136,7 +136,7 @@ static void kicks_reach_only_live_queues_of_a_running_device(void **state)
 	fake_enable(&f->v, 0, &f->r[0]);
 	virtio_kick(&f->v, 0);
 	ring_doorbell(f, 0);
-	turn(f);
+	turn(f->loop);
 	assert_int_equal(f->kicks, 0);
 	fake_driver_ok(&f->v);
 	virtio_kick(&f->v, 1);
@@ -154,8 +154,8 @@ static void a_doorbell_kicks_once_through_the_loop(void **state)
 	run(f, 0);
 	ring_doorbell(f, 1);
 	ring_doorbell(f, 1);
-	turn(f);
-	turn(f);
+	turn(f->loop);
+	turn(f->loop);
 	assert_int_equal(f->kicks, 1);
 	assert_int_equal(f->last_queue, 1);
 }
@@ -167,7 +167,7 @@ static void virtio_rekick_kicks_in_a_later_turn(void **state)
 	run(f, 0);
 	virtio_rekick(&f->v, 1);
 	assert_int_equal(f->kicks, 0);
-	turn(f);
+	turn(f->loop);
 	assert_int_equal(f->kicks, 1);
 }
 

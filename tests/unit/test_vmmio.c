@@ -76,9 +76,15 @@ static const struct virtio_ops ops = {
 	.config_write = dev_config_write,
 };
 
+static struct vmmio_env env_at(const struct fixture *f, uint64_t base, struct irq *irq)
+{
+	return (struct vmmio_env){.bus = f->bus, .base = base, .irq = irq};
+}
+
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
+	struct vmmio_env env;
 
 	log_set_level(LOG_ERROR);
 	fake_ram_init(&f->m, FAKE_RAM);
@@ -92,7 +98,8 @@ static int setup(void **state)
 	assert_int_equal(virtio_init(&f->v, &ops, "test", f->m.gm, f->loop), 0);
 	assert_int_equal(virtio_add_queue(&f->v, 16), 0);
 	assert_int_equal(virtio_add_queue(&f->v, 64), 0);
-	assert_int_equal(vmmio_new(&f->t, &f->v, f->bus, MMIO, f->irq, NULL, NULL), 0);
+	env = env_at(f, MMIO, f->irq);
+	assert_int_equal(vmmio_new(&f->t, &f->v, &env, NULL), 0);
 	*state = f;
 	return 0;
 }
@@ -493,7 +500,8 @@ static void vmmio_new_over_another_region_fails_and_leaves_nothing(void **state)
 	struct err e = {0};
 
 	assert_int_equal(irq_fake_new(&irq, NULL), 0);
-	assert_int_equal(vmmio_new(&t, &f->v, f->bus, MMIO + 0x800, irq, NULL, &e), -EEXIST);
+	struct vmmio_env env = env_at(f, MMIO + 0x800, irq);
+	assert_int_equal(vmmio_new(&t, &f->v, &env, &e), -EEXIST);
 	assert_null(t);
 	assert_ptr_equal(f->v.bearer.t, f->t);
 	run(f);
@@ -508,7 +516,9 @@ static void vmmio_new_without_ioeventfds_fails_and_leaves_nothing(void **state)
 	struct err e = {0};
 
 	assert_int_equal(irq_fake_new(&irq, NULL), 0);
-	assert_true(vmmio_new(&t, &f->v, f->bus, MMIO + 0x1000, irq, &vm, &e) < 0);
+	struct vmmio_env env = env_at(f, MMIO + 0x1000, irq);
+	env.vm = &vm;
+	assert_true(vmmio_new(&t, &f->v, &env, &e) < 0);
 	assert_null(t);
 	assert_non_null(strstr(e.text, "test: ioeventfd of queue 0"));
 	assert_int_equal(rd(f, 0x1000), 0xffffffff);

@@ -207,6 +207,102 @@ static void waiting_for_one_group_leaves_the_other_alone(void **state)
 	end(&f);
 }
 
+static unsigned running(const struct fixture *f)
+{
+	return __atomic_load_n(&f->running, __ATOMIC_SEQ_CST);
+}
+
+/* A group whose jobs wait at a gate, as calls do into an NFS server that is gone. */
+static void submit_stalled(struct fixture *f, unsigned jobs, unsigned want)
+{
+	f->gated = true;
+	for (unsigned i = 0; i < jobs; i++)
+		workers_submit(&f->g, &f->job[i].work);
+	while (running(f) < want)
+		usleep(1000);
+}
+
+/* Opens the gate, and ends the group. */
+static void release(struct fixture *f, unsigned jobs)
+{
+	for (unsigned i = 0; i < jobs; i++)
+		sem_post(&f->gate);
+	while (workers_wait(&f->g))
+		;
+	assert_int_equal(f->done, jobs);
+}
+
+/* Groups of one pool, each with jobs of its own; the first one's fixture has the pool. */
+static void begin_another(struct fixture *f, struct fixture *of)
+{
+	begin(f, 0);
+	workers_group_fini(&f->g);
+	workers_free(f->w);
+	f->w = NULL;
+	assert_int_equal(workers_group_init(&f->g, of->w, f->loop, NULL), 0);
+}
+
+static void groups_that_stall_leave_each_other_a_thread(void **state)
+{
+	struct fixture f[4];
+
+	(void)state;
+	begin(&f[0], 4);
+	for (unsigned i = 1; i < 4; i++)
+		begin_another(&f[i], &f[0]);
+	submit_stalled(&f[0], 20, 3);
+	submit_stalled(&f[1], 20, 2);
+	submit_stalled(&f[2], 20, 1);
+	/* Three of four are full, and the last still gets one job after the other done. */
+	for (unsigned i = 0; i < 10; i++)
+		workers_submit(&f[3].g, &f[3].job[i].work);
+	release(&f[3], 10);
+	assert_int_equal(f[3].most, 1);
+	/* One group has no more than three quarters, nor all together more than there are. */
+	assert_int_equal(running(&f[0]), 3);
+	assert_int_equal(running(&f[1]), 2);
+	assert_int_equal(running(&f[2]), 1);
+	for (unsigned i = 0; i < 3; i++)
+		release(&f[i], 20);
+	for (unsigned i = 4; i-- > 0;)
+		end(&f[i]);
+}
+
+static void a_thread_that_gets_free_goes_to_who_waited_longest(void **state)
+{
+	struct fixture f[3];
+
+	(void)state;
+	begin(&f[0], 2);
+	begin_another(&f[1], &f[0]);
+	begin_another(&f[2], &f[0]);
+	submit_stalled(&f[0], 10, 2);
+	submit_stalled(&f[1], 10, 1);
+	submit_stalled(&f[2], 10, 1);
+	/* The first waited before there were others; once served it stands behind them. */
+	sem_post(&f[0].gate);
+	sem_post(&f[0].gate);
+	while (running(&f[1]) < 2)
+		usleep(1000);
+	while (running(&f[0]) != 1)
+		usleep(1000);
+	sem_post(&f[1].gate);
+	while (running(&f[2]) < 2)
+		usleep(1000);
+	sem_post(&f[2].gate);
+	while (running(&f[0]) < 2)
+		usleep(1000);
+	for (unsigned i = 0; i < 30; i++)
+		sem_post(&f[i % 3].gate);
+	for (unsigned i = 0; i < 3; i++)
+		while (workers_wait(&f[i].g))
+			;
+	for (unsigned i = 3; i-- > 0;) {
+		assert_int_equal(f[i].done, 10);
+		end(&f[i]);
+	}
+}
+
 static void without_threads_a_job_runs_in_place(void **state)
 {
 	struct fixture f;
@@ -262,6 +358,8 @@ int main(void)
 		cmocka_unit_test(completions_that_come_together_are_one_batch),
 		cmocka_unit_test(wait_runs_done_here_and_ends_when_nothing_is_out),
 		cmocka_unit_test(waiting_for_one_group_leaves_the_other_alone),
+		cmocka_unit_test(groups_that_stall_leave_each_other_a_thread),
+		cmocka_unit_test(a_thread_that_gets_free_goes_to_who_waited_longest),
 		cmocka_unit_test(without_threads_a_job_runs_in_place),
 		cmocka_unit_test(threads_are_named_worker),
 		cmocka_unit_test(free_of_an_unused_pool_and_of_none_is_fine),

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "tests/unit/fake_driver.h"
+#include "tests/unit/turns.h"
 #include "virtio/virtio.h"
 #include "vmm/log.h"
 
@@ -24,7 +25,6 @@ struct fixture {
 	struct fake_ring r[2];
 	struct fake_bearer bearer;
 	struct loop *loop;
-	struct loop_task stop;
 	int start_result;
 	unsigned starts, stops, queue_starts, queue_stops, kicks, writes;
 	unsigned last_queue;
@@ -141,19 +141,6 @@ static inline void run(struct fixture *f, uint64_t features)
 	fake_enable(&f->v, 0, &f->r[0]);
 	fake_enable(&f->v, 1, &f->r[1]);
 	fake_driver_ok(&f->v);
-}
-
-static inline void loop_end(void *arg)
-{
-	loop_stop(((struct fixture *)arg)->loop);
-}
-
-/* One round of the loop: what is ready is served before the posted end. */
-static inline void turn(struct fixture *f)
-{
-	f->stop = (struct loop_task){.fn = loop_end, .arg = f};
-	loop_post(f->loop, &f->stop);
-	loop_run(f->loop);
 }
 
 static inline void ring_doorbell(struct fixture *f, unsigned q)

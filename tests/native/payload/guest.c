@@ -184,6 +184,23 @@ void mmio_write(uint64_t at, unsigned size, uint64_t v)
 	}
 }
 
+uint32_t pio_read(uint16_t port, unsigned size)
+{
+	if (size == 1)
+		return inb(port);
+	return size == 2 ? inw(port) : inl(port);
+}
+
+void pio_write(uint16_t port, unsigned size, uint32_t v)
+{
+	if (size == 1)
+		outb(port, (uint8_t)v);
+	else if (size == 2)
+		outw(port, (uint16_t)v);
+	else
+		outl(port, v);
+}
+
 uint32_t random32(void)
 {
 	static uint32_t x = 0x9e3779b9;

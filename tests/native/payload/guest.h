@@ -113,6 +113,8 @@ MMIO(64, "q")
 
 uint64_t mmio_read(uint64_t at, unsigned size);
 void mmio_write(uint64_t at, unsigned size, uint64_t v);
+uint32_t pio_read(uint16_t port, unsigned size);
+void pio_write(uint16_t port, unsigned size, uint32_t v);
 
 static inline void barrier(void)
 {

@@ -11,6 +11,13 @@ static void halt(void)
 		__asm__ volatile("cli; hlt");
 }
 
+/* Never leaves for the host by itself, not even by a halt. */
+static void spin(void)
+{
+	for (;;)
+		__asm__ volatile("pause");
+}
+
 /* An exception without a gate: a double fault without a gate: a triple fault. */
 static void triple_fault(uint16_t limit)
 {
@@ -42,12 +49,18 @@ void guest_main(void)
 	}
 	if (cmdline_has("crash-kernel")) /* it takes over, and powers off in the end */
 		outb(LAYOUT_PORT_PVPANIC, 2);
+	if (cmdline_has("crash-kernels"))
+		for (int i = 0; i < 200; i++)
+			outb(LAYOUT_PORT_PVPANIC, 2);
+	if (cmdline_has("spin"))
+		spin();
 	if (cmdline_has("marks")) {
 		put("console\n");
 		outb(LAYOUT_PORT_MARK, MARK_INIT_STARTED);
 		outb(LAYOUT_PORT_MARK, MARK_ROOT_MOUNTED);
 		outb(LAYOUT_PORT_MARK, MARK_ROOT_INIT);
 	}
-	if (!cmdline_has("off") && !cmdline_has("marks") && !cmdline_has("crash-kernel"))
+	if (!cmdline_has("off") && !cmdline_has("marks") && !cmdline_has("crash-kernel") &&
+	    !cmdline_has("crash-kernels"))
 		halt();
 }

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kicks and ioeventfds, interrupts and ISR bits, and PCI_CFG, the other way to all registers. */
+#include "tests/unit/vpci_fixture.h"
+
+/* -------------------------------------------------------------------- kicks */
+
+static void notify_page_kicks_the_queue_of_its_address(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	wr(x, NOTIFY + 4, 2, 0);
+	assert_int_equal(x->kicks[1], 1);
+	wr(x, NOTIFY, 4, 77);
+	assert_int_equal(x->kicks[0], 1);
+	wr(x, NOTIFY + 8, 2, 2); /* not enabled */
+	wr(x, NOTIFY + 2, 2, 0); /* no queue's */
+	wr(x, NOTIFY + 12, 2, 3);
+	wr(x, NOTIFY + 0xffc, 4, 0);
+	assert_int_equal(x->kicks[0] + x->kicks[1] + x->kicks[2], 2);
+	assert_int_equal(rd(x, NOTIFY, 4), 0);
+}
+
+static void kicks_before_driver_ok_are_nothing(void **state)
+{
+	struct fixture *x = *state;
+
+	negotiate(x, 0);
+	ring_registers(x, 0, &x->ring[0]);
+	wr(x, 0x1c, 2, 1);
+	wr(x, NOTIFY, 2, 0);
+	assert_int_equal(x->kicks[0], 0);
+}
+
+static void ioeventfds_are_those_of_enabled_queues(void **state)
+{
+	struct fixture *x = *state;
+
+	negotiate(x, 0);
+	assert_int_equal(kvm.n, 0);
+	ring_registers(x, 0, &x->ring[0]);
+	wr(x, 0x1c, 2, 1);
+	wr(x, 0x1c, 2, 1); /* again: once */
+	assert_int_equal(kvm.added, 1);
+	assert_int_equal(kvm.on[0].addr, BAR + NOTIFY);
+	assert_int_equal(kvm.on[0].len, 0);
+	assert_int_equal(kvm.on[0].flags, 0);
+	assert_int_equal(kvm.on[0].fd, x->v.queue[0].kick_fd);
+}
+
+static void ioeventfds_move_with_the_bar(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	cfg_wr(x, 4, 2, 0);
+	assert_int_equal(kvm.n, 0);
+	cfg_wr(x, 4, 2, 2);
+	assert_int_equal(kvm.n, 2);
+	cfg_wr(x, 0x10, 8, WIN64 + BAR_SIZE);
+	assert_int_equal(kvm.n, 2);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(kvm.on[i].addr & ~4ull, WIN64 + BAR_SIZE + NOTIFY);
+	cfg_wr(x, 0x10, 4, ~0u);
+	assert_int_equal(kvm.n, kvm.added - kvm.removed);
+	cfg_wr(x, 0x10, 8, 0x1000); /* over RAM: decodes nowhere */
+	assert_int_equal(kvm.n, 0);
+}
+
+static void ioeventfd_that_kvm_refuses_leaves_the_bus(void **state)
+{
+	struct fixture *x = *state;
+
+	kvm.fail = true;
+	go_live(x);
+	wr(x, NOTIFY, 2, 0);
+	assert_int_equal(x->kicks[0], 1);
+	wr(x, 0x14, 1, 0);
+	kvm.fail = false;
+	assert_int_equal(kvm.removed, 0);
+}
+
+/* --------------------------------------------------------------- interrupts */
+
+static void queue_interrupt_goes_to_its_vector(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x); /* the table's vectors are masked: what is raised waits */
+	x->v.bearer.queue_interrupt(x->v.bearer.t, 0);
+	assert_int_equal(rd(x, PBA, 8), 2);
+	x->v.bearer.queue_interrupt(x->v.bearer.t, 1);
+	assert_int_equal(rd(x, PBA, 8), 6);
+	x->v.bearer.queue_interrupt(x->v.bearer.t, 2); /* has no vector */
+	assert_int_equal(rd(x, PBA, 8), 6);
+	assert_int_equal(rd(x, ISR, 1), 0);
+	wr(x, PBA, 8, 0); /* read-only */
+	assert_int_equal(rd(x, PBA, 8), 6);
+	wr(x, 0x14, 1, 0);
+	assert_int_equal(rd(x, PBA, 8), 0);
+}
+
+static void vector_out_of_range_reads_back_no_vector(void **state)
+{
+	static const uint32_t bad[] = {4, 5, 0x7ff, 0x800, 0xfffe, 0xffff};
+	struct fixture *x = *state;
+
+	enable_memory(x);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		wr(x, 0x10, 2, 3);
+		assert_int_equal(rd(x, 0x10, 2), 3);
+		wr(x, 0x10, 2, bad[i]);
+		assert_int_equal(rd(x, 0x10, 2), NO_VECTOR);
+		wr(x, 0x1a, 2, 3);
+		assert_int_equal(rd(x, 0x1a, 2), 3);
+		wr(x, 0x1a, 2, bad[i]);
+		assert_int_equal(rd(x, 0x1a, 2), NO_VECTOR);
+	}
+	msix_control(x, 0x8000);
+	x->v.bearer.config_interrupt(x->v.bearer.t);
+	x->v.bearer.queue_interrupt(x->v.bearer.t, 0);
+	assert_int_equal(rd(x, PBA, 8), 0);
+	wr(x, TABLE + 4 * 16, 4, ~0u);
+	assert_int_equal(rd(x, TABLE + 4 * 16, 4), 0);
+}
+
+static void without_msix_interrupts_are_isr_bits(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	msix_control(x, 0);
+	x->v.bearer.queue_interrupt(x->v.bearer.t, 0);
+	x->v.bearer.config_interrupt(x->v.bearer.t);
+	assert_int_equal(rd(x, PBA, 8), 0);
+	assert_int_equal(rd(x, ISR + 1, 1), 0); /* clears nothing */
+	assert_int_equal(rd(x, ISR, 1), 3);
+	assert_int_equal(rd(x, ISR, 1), 0);
+	x->v.bearer.queue_interrupt(x->v.bearer.t, 0);
+	wr(x, 0x14, 1, 0);
+	assert_int_equal(rd(x, ISR, 4), 0);
+}
+
+static void needs_reset_shows_in_the_status(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	vq_break(virtio_vq(&x->v, 0), "2.7.4", "a test");
+	assert_int_equal(rd(x, 0x14, 1), 15 | 64);
+	assert_int_equal(rd(x, ISR, 1), 2);
+	assert_int_equal(rd(x, PBA, 8), 1);
+	wr(x, 0x14, 1, 0);
+	assert_int_equal(rd(x, 0x14, 1), 0);
+}
+
+static void generation_and_interrupt_tell_of_a_change(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	assert_int_equal(rd(x, 0x15, 1), 0);
+	virtio_config_changed(&x->v);
+	assert_int_equal(rd(x, 0x15, 1), 1);
+	assert_int_equal(rd(x, PBA, 8), 1);
+	assert_int_equal(rd(x, ISR, 1), 2);
+	assert_int_equal(rd(x, ISR, 1), 0);
+}
+
+/* ------------------------------------------------------------------ PCI_CFG */
+
+static unsigned pci_cfg_window(struct fixture *x, uint32_t bar, uint32_t off, uint32_t len)
+{
+	unsigned at = find_cap(x, 0x09, 5);
+
+	cfg_wr(x, at + 4, 1, bar);
+	cfg_wr(x, at + 8, 4, off);
+	cfg_wr(x, at + 12, 4, len);
+	return at + 16;
+}
+
+static void pci_cfg_reaches_the_bar_without_decoding(void **state)
+{
+	struct fixture *x = *state;
+	unsigned data = pci_cfg_window(x, 0, 0x16, 2);
+
+	assert_false(vpci_func(x->t)->bar[0].mapped);
+	cfg_wr(x, data, 2, 2);
+	data = pci_cfg_window(x, 0, 0x1e, 2);
+	assert_int_equal(cfg_rd(x, data, 2), 2);
+	pci_cfg_window(x, 0, DEVICE + 4, 4);
+	assert_int_equal(cfg_rd(x, data, 4), 0x17161514);
+	pci_cfg_window(x, 0, DEVICE + 9, 1);
+	assert_int_equal(cfg_rd(x, data, 1), 0x19);
+	pci_cfg_window(x, 0, TABLE + 8, 4);
+	cfg_wr(x, data, 4, 0x1234);
+	enable_memory(x);
+	assert_int_equal(rd(x, TABLE + 8, 4), 0x1234);
+}
+
+static void pci_cfg_kicks(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	cfg_wr(x, pci_cfg_window(x, 0, NOTIFY + 4, 2), 2, 1);
+	assert_int_equal(x->kicks[1], 1);
+}
+
+static void pci_cfg_reads_once_for_an_access_to_its_first_byte(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	virtio_config_changed(&x->v);
+	unsigned data = pci_cfg_window(x, 0, ISR, 1);
+
+	assert_int_equal(cfg_rd(x, data + 1, 1), 0);
+	assert_int_equal(cfg_rd(x, data, 1), 2);
+	assert_int_equal(cfg_rd(x, data, 1), 0);
+}
+
+static void pci_cfg_bad_windows_are_nothing(void **state)
+{
+	static const struct {
+		uint32_t bar, off, len;
+	} bad[] = {
+		{1, 0x14, 1},
+		{255, 0x14, 1},
+		{0, 0x14, 0},
+		{0, 0x14, 3},
+		{0, 0x14, 5},
+		{0, 0x14, 8},
+		{0, 0x14, 257},
+		{0, 0x14, 0x80000001},
+		{0, BAR_SIZE, 4},
+		{0, ~0u, 1},
+		{0, ~0u - 1, 2},
+		{0, ~0u - 3, 4},
+		{0, 0x8000014, 1},
+		{0, BAR_SIZE + 0x14, 1},
+		{0, 1, 4},
+		{0, 2, 4},
+		{0, BAR_SIZE - 2, 4},
+		{0, 1, 2},
+	};
+	struct fixture *x = *state;
+
+	negotiate(x, 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		unsigned data = pci_cfg_window(x, bad[i].bar, bad[i].off, bad[i].len);
+
+		cfg_wr(x, data, 4, 0); /* a write of 0 to the status would be a reset */
+		cfg_wr(x, data, 4, 0x5a5a5a5a);
+		assert_int_equal(cfg_rd(x, data, 4), 0x5a5a5a5a);
+		assert_int_equal(rd(x, 0x14, 1), 11);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(notify_page_kicks_the_queue_of_its_address),
+		T(kicks_before_driver_ok_are_nothing),
+		T(ioeventfds_are_those_of_enabled_queues),
+		T(ioeventfds_move_with_the_bar),
+		T(ioeventfd_that_kvm_refuses_leaves_the_bus),
+		T(queue_interrupt_goes_to_its_vector),
+		T(vector_out_of_range_reads_back_no_vector),
+		T(without_msix_interrupts_are_isr_bits),
+		T(needs_reset_shows_in_the_status),
+		T(generation_and_interrupt_tell_of_a_change),
+		T(pci_cfg_reaches_the_bar_without_decoding),
+		T(pci_cfg_kicks),
+		T(pci_cfg_reads_once_for_an_access_to_its_first_byte),
+		T(pci_cfg_bad_windows_are_nothing),
+	};
+
+	return cmocka_run_group_tests_name("vpci_events", tests, NULL, NULL);
+}
