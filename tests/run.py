@@ -5,9 +5,9 @@
   tests/run.py [--build DIR] [-k WORD] [STAGE ...]
 
 Stages, in order: unit (cmocka programs), native (any /dev/kvm, freestanding
-guests), sanitized (both again under ASan and UBSan), boot (real kernels: needs
-hardware KVM, so on other hosts this stage runs itself inside the nested test
-host). The stage soak, the long loads, runs only when named. One line a test,
+guests), boot (real kernels: needs hardware KVM, so on other hosts this stage
+runs itself inside the nested test host), sanitized (all three again under ASan
+and UBSan). The stage soak, the long loads, runs only when named. One line a test,
 and at the end `N passed, N failed, N skipped`.
 """
 import argparse
@@ -23,7 +23,7 @@ import traceback
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-STAGES = ("unit", "native", "sanitized", "boot")
+STAGES = ("unit", "native", "boot", "sanitized")
 LINE = re.compile(r"^(ok|not ok|skip) (\S+)(?: # (.*))?$")
 
 
@@ -162,7 +162,7 @@ def run_child(tally, opts, cmd, prefix="", done=()):
 
 def run_nested(tally, opts, stage):
     """An emulated host may hang as a whole: what it left is run in a new one, three hosts at most."""
-    for kernel in ("debian", "lean"):  # built inside they would take hours
+    for kernel in ("debian", "lean", "lean-bare"):  # built inside they would take hours
         subprocess.run([f"{ROOT}/tools/kernels", kernel], stdout=subprocess.DEVNULL, check=True)
     cmd = [f"{ROOT}/tools/testhost", "run", "--cpus", "2", "--memory", "8G", "--", sys.executable,
            f"{ROOT}/tests/run.py", "--build", opts.build, stage]
@@ -174,9 +174,10 @@ def run_nested(tally, opts, stage):
 
 
 def run_sanitized(tally, opts):
-    """Units and freestanding guests with the build under ASan and UBSan."""
+    """Everything once more with the build under ASan and UBSan."""
     if not run_child(tally, opts, [sys.executable, f"{ROOT}/tests/run.py", "--build",
-                                   f"{opts.build}-san", "unit", "native"], "sanitized."):
+                                   f"{opts.build}-san", "unit", "native", "boot"],
+                     "sanitized."):
         tally.add("not ok", "sanitized.run", "ended early")
 
 

@@ -184,13 +184,16 @@ static const struct chr_backend chr_null = {
 
 static int file_open(struct chr *c, const char *path, struct err *e)
 {
-	/* NONBLOCK: opening a FIFO that nobody reads is an error, not a wait. */
-	c->fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0600);
-	if (c->fd >= 0)
-		return 0;
-	if (errno == ENXIO)
-		return err_msg(e, -ENXIO, "open %s: a FIFO or device without a reader", path);
-	return err_sys(e, "open %s", path);
+	int fd = outfile_open(&c->file, path, O_APPEND, 0600, e);
+
+	c->fd = fd < 0 ? -1 : fd;
+	return fd < 0 ? fd : 0;
+}
+
+static void file_close(struct chr *c)
+{
+	chr_drop_fd(c);
+	outfile_fini(&c->file);
 }
 
 static void file_lost(struct chr *c, int err)
@@ -202,7 +205,7 @@ static void file_lost(struct chr *c, int err)
 }
 
 static const struct chr_backend chr_file = {
-	.open = file_open, .close = chr_drop_fd, .write = chr_write_fd, .lost = file_lost};
+	.open = file_open, .close = file_close, .write = chr_write_fd, .lost = file_lost};
 
 static size_t tty_room(void *arg)
 {
@@ -309,6 +312,12 @@ void chr_free(struct chr *c)
 	bytes_fini(&c->in);
 	free(c->path);
 	free(c);
+}
+
+void chr_undo(struct chr *c)
+{
+	if (c)
+		outfile_undo(&c->file);
 }
 
 void chr_bind(struct chr *c, const struct chr_user *u)

@@ -35,6 +35,8 @@ struct chr_user {                  /* the device's side; called on the loop, loc
 int chr_new(struct chr **ret, struct loop *l, const struct char_config *c, const char *label,
 	    struct err *e);
 void chr_free(struct chr *c); /* restores the terminal, removes the socket; accepts NULL */
+/* No machine ever ran with it: a file that chr_new made will not be left empty. Accepts NULL. */
+void chr_undo(struct chr *c);
 
 void chr_bind(struct chr *c, const struct chr_user *u); /* NULL: unbind */
 void chr_write(struct chr *c, const uint8_t *buf, size_t n);

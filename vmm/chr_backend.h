@@ -7,6 +7,8 @@
 
 #include "vmm/bytes.h"
 #include "vmm/chr.h"
+#include "vmm/log.h"
+#include "vmm/outfile.h"
 #include "vmm/term.h"
 
 #define CHR_INPUT 4096 /* bytes kept of a client that wrote and went */
@@ -37,9 +39,13 @@ struct chr {
 	uint32_t watched;
 	struct bytes out, in;
 	struct loop_timer flush;
+	/* file */
+	struct outfile file;
 	/* socket */
 	int listen_fd;
 	struct loop_fd listen_src;
+	struct loop_timer retry; /* of accept, after it failed */
+	struct log_budget left;  /* clients that come and go */
 	dev_t dev;
 	ino_t ino;
 	/* pty */

@@ -17,6 +17,7 @@
 #include "vmm/log.h"
 
 #define CLIENTS_WAITING 4
+#define RETRY_NS 1000000000ull /* until accept is tried again */
 
 static void socket_accept(void *arg, uint32_t events);
 
@@ -28,6 +29,27 @@ static void socket_listen(struct chr *c)
 		loop_fd_add(c->loop, &c->listen_src, c->listen_fd, EPOLLIN);
 }
 
+static void socket_retry(void *arg)
+{
+	socket_listen(arg);
+}
+
+/*
+ * Out of descriptors or memory. The client stays in the backlog, so polling would
+ * only keep the loop busy: it is looked after again in a while.
+ */
+static void socket_pause(struct chr *c, int err)
+{
+	if (!c->reported)
+		log_warn("%s: accept: %s: clients wait until it works again", c->label,
+			 strerror(err));
+	c->reported = true;
+	loop_fd_del(&c->listen_src);
+	c->retry.fn = socket_retry;
+	c->retry.arg = c;
+	loop_timer_set(c->loop, &c->retry, loop_now() + RETRY_NS);
+}
+
 static void socket_accept(void *arg, uint32_t events)
 {
 	struct chr *c = arg;
@@ -35,11 +57,9 @@ static void socket_accept(void *arg, uint32_t events)
 	(void)events;
 	c->fd = accept4(c->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (c->fd < 0) {
-		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
-			return;
-		/* Out of descriptors: to be told for ever would only keep the loop busy. */
-		log_error("%s: accept: %s: no more clients", c->label, strerror(errno));
-		loop_fd_del(&c->listen_src);
+		/* A client that gave up has left the backlog: the next one's turn comes at once. */
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			socket_pause(c, errno);
 		return;
 	}
 	loop_fd_del(&c->listen_src);
@@ -112,6 +132,7 @@ static void socket_close(struct chr *c)
 
 	chr_drop_fd(c);
 	loop_fd_del(&c->listen_src);
+	loop_timer_cancel(&c->retry);
 	if (c->listen_fd >= 0)
 		close(c->listen_fd);
 	/* Only our own: another process may have replaced it. */
@@ -139,7 +160,8 @@ static void socket_lost(struct chr *c, int err)
 
 	while (bytes_room(&c->in) >= sizeof(buf) && (n = recv(c->fd, buf, sizeof(buf), 0)) > 0)
 		bytes_put(&c->in, buf, (size_t)n);
-	log_info("%s: client left%s%s", c->label, err ? ": " : "", err ? strerror(err) : "");
+	log_guest_at(LOG_INFO, &c->left, "%s: client left%s%s", c->label, err ? ": " : "",
+		     err ? strerror(err) : "");
 	chr_drop_fd(c);
 	socket_listen(c);
 	chr_room(c);

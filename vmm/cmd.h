@@ -22,6 +22,9 @@ int cmd_version(int argc, char **argv);
 /* What `mvm NAME` means: NULL-terminated, for the dispatcher and for its suggestions. */
 extern const char *const cmd_names[];
 
+/* Whether a command that takes nothing else was asked for its help. */
+bool cmd_wants_help(int argc, char **argv);
+
 /* Says that @name is no command, and the nearest one; returns EXIT_VMM. */
 int cmd_unknown(const char *name);
 

@@ -161,7 +161,7 @@ static const struct opt boot_options[] = {
 	 .help = "initial RAM disk (default: mvm builds one with the\n"
 		 "modules that the root needs)"},
 	{VALUE("modules", set_modules, "DIR"),
-	 .help = "where they come from (default: /lib/modules/VERSION)"},
+	 .help = "where these are (default: /lib/modules/VERSION)"},
 	{VALUE("cmdline", set_cmdline, "TEXT"), .help = "appended to the kernel's command line"},
 	{FLAG("no-default-cmdline", set_no_default_cmdline),
 	 .help = "pass the text of --cmdline alone"},
@@ -177,12 +177,12 @@ static const struct opt boot_options[] = {
 	{VALUE("disk", set_disk, "FILE[,KEY=VALUE...]"), .repeat = true,
 	 .help = "one more disk; keys (and what they are by default):\n"
 		 "  readonly=on|off   refuse writes (off)\n"
-		 "  direct=on|off     bypass the host's page cache (off)\n"
+		 "  direct=on|off     bypass the page cache (off)\n"
 		 "  cache=writeback|writethrough (writeback)\n"
 		 "  queues=N          (one a CPU, at most 8)\n"
-		 "  queue_size=N      a power of two (256)\n"
-		 "  serial=TEXT       at most 20 characters\n"
-		 "  id=NAME           for the log and the API\n"
+		 "  queue_size=N      a power of two (512)\n"
+		 "  serial=TEXT       serial number (20 characters)\n"
+		 "  id=NAME           a name of your own, unique\n"
 		 "a value that holds a comma stands in double quotes"},
 	{GROUP("Consoles:")},
 	{VALUE("console", set_console, "WHERE"), .help = "virtio console (default: tty)"},
@@ -190,8 +190,9 @@ static const struct opt boot_options[] = {
 	 .help = "16550 at 0x3f8 (default: off)\n"
 		 "WHERE is off, null, tty, pty, file=PATH or socket=PATH"},
 	{GROUP("The run:")},
-	{VALUE("timeout", set_timeout, "SECONDS"), .help = "end the machine then, with status 124"},
-	{FLAG("no-reboot", set_no_reboot), .help = "a reboot ends the machine"},
+	{VALUE("timeout", set_timeout, "SECONDS"),
+	 .help = "end the machine then, with status 124 (0: never)"},
+	{FLAG("no-reboot", set_no_reboot), .help = "a reboot of the guest ends the machine"},
 	{.name = "timeline",
 	 .kind = OPT_MAYBE,
 	 .repeat = true,
@@ -215,13 +216,20 @@ void cmd_boot_help(FILE *out)
 	      out);
 	opts_help(boot_options, out);
 	fputs("\n"
-	      "At the terminal Ctrl-A is the escape: Ctrl-A x quits, Ctrl-A c moves the\n"
-	      "keyboard between console and serial line, Ctrl-A h helps, Ctrl-A Ctrl-A sends\n"
-	      "one Ctrl-A. Ctrl-C goes to the guest.\n"
+	      "Keys at the terminal (all others, Ctrl-C too, are the guest's):\n"
+	      "  Ctrl-A x              quit\n"
+	      "  Ctrl-A c              move the keyboard between console and serial line\n"
+	      "  Ctrl-A h              list these keys\n"
+	      "  Ctrl-A Ctrl-A         send one Ctrl-A\n"
 	      "\n"
-	      "Exit status: 0 the guest powered off, 122 its kernel panicked, 123 triple fault,\n"
-	      "124 timeout, 125 mvm could not start or failed, or there was no root to run,\n"
-	      "130 quit with Ctrl-A x, 143 it did not power off in time after SIGTERM.\n"
+	      "Exit status:\n"
+	      "  0    the guest powered off, or reset with --no-reboot\n"
+	      "  122  its kernel panicked, or reset the machine before it ran an init\n"
+	      "  123  it triple-faulted\n"
+	      "  124  --timeout ran out\n"
+	      "  125  mvm could not start, or failed, or found no root to run; it says why\n"
+	      "  130  Ctrl-A x\n"
+	      "  143  SIGTERM, and the guest did not power off within 10 seconds\n"
 	      "\n"
 	      "Examples:\n"
 	      "  mvm boot --rootfs disk.img\n"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `mvm doctor`: one line a thing, `ok`, `warn` (works, but) or `missing`, and
+ * `mvm doctor`: `ok`, `warn` (works, but) or `missing` for each thing, and below
  * what to do about it. Changes nothing on the host; the VM it creates to see
  * whether that works is closed at once.
  */
@@ -21,26 +21,43 @@
 #include "vmm/kvm.h"
 #include "vmm/log.h"
 
+#define INDENT 9
+#define WIDTH 80
 #define AIO_WANTED 4096 /* requests of a machine with several fast disks */
 
 enum finding { OK, WARN, MISSING };
 
-/* @advice: what to do; NULL when there is nothing to. */
+/* @text after @left, or after as much blank, in lines of at most WIDTH where words allow it. */
+static void put_wrapped(const char *left, const char *text)
+{
+	size_t column = (size_t)printf("%-*s", INDENT, left), len;
+
+	for (; *text; text += len + (text[len] == ' ')) {
+		len = strcspn(text, " ");
+		if (column > INDENT && column + 1 + len > WIDTH)
+			column = (size_t)printf("\n%*s", INDENT, "") - 1;
+		else if (column > INDENT)
+			column += (size_t)printf(" ");
+		column += (size_t)printf("%.*s", (int)len, text);
+	}
+	putchar('\n');
+}
+
+/* @advice: what to do, on lines of its own below; NULL when there is nothing to. */
 static void tell(enum finding f, const char *advice, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 static void tell(enum finding f, const char *advice, const char *fmt, ...)
 {
 	static const char *const words[] = {"ok", "warn", "missing"};
-	char what[256];
+	char what[512];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
+	put_wrapped(words[f], what);
 	if (advice)
-		printf("%-8s %s — %s\n", words[f], what, advice);
-	else
-		printf("%-8s %s\n", words[f], what);
+		put_wrapped("", advice);
 }
 
 /* The first line of @path, without its end; false when it cannot be read. */
@@ -89,56 +106,34 @@ static bool tell_kind(void)
 		tell(OK, NULL, "KVM: hardware virtualization");
 		return true;
 	case KVM_KIND_SOFTWARE:
-		tell(MISSING, "boot inside the nested test host: tools/testhost run -- COMMAND",
-		     "KVM: software only (this CPU shows neither vmx nor svm); stock kernels do "
-		     "not run on it");
+		tell(MISSING,
+		     "stock kernels need the sources' test host: tools/testhost run -- COMMAND",
+		     "KVM: software only (this CPU shows neither vmx nor svm)");
 		return false;
 	default:
-		tell(MISSING, "until then, the nested test host: tools/testhost run -- COMMAND",
+		tell(MISSING, "until then, the sources' test host: tools/testhost run -- COMMAND",
 		     "KVM: %s", e.text);
 		return false;
 	}
 }
 
-static const struct {
-	int cap;
-	bool required;
-	const char *name, *loss;
-} caps[] = {
-	{KVM_CAP_USER_MEMORY, true, "user memory", "a newer kernel is needed"},
-	{KVM_CAP_IRQCHIP, true, "interrupt controller", "a newer kernel is needed"},
-	{KVM_CAP_IRQ_ROUTING, true, "GSI routing", "a newer kernel is needed"},
-	{KVM_CAP_IRQFD, true, "irqfd", "a newer kernel is needed"},
-	{KVM_CAP_IOEVENTFD, true, "ioeventfd", "a newer kernel is needed"},
-	{KVM_CAP_IMMEDIATE_EXIT, true, "immediate exit", "Linux 4.13 or newer is needed"},
-	{KVM_CAP_MP_STATE, false, "MP state", "application processors may not start"},
-	{KVM_CAP_TSC_CONTROL, false, "TSC control", "guests run at the host's TSC frequency"},
-	{KVM_CAP_TSC_DEADLINE_TIMER, false, "TSC deadline timer", "guests use a slower timer"},
-	{KVM_CAP_BINARY_STATS_FD, false, "binary statistics",
-	 "the timeline shows no exits; Linux 5.14 or newer has them"},
-};
-
 static bool tell_caps(int fd)
 {
 	int api = ioctl(fd, KVM_GET_API_VERSION, 0), vcpus;
-	bool fine = api == KVM_API_VERSION;
-	char have[256] = "";
+	bool fine = api == KVM_API_VERSION, all = true;
 
 	if (!fine)
 		tell(MISSING, "a kernel with API version 12 is needed", "KVM API version %d", api);
-	for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++) {
-		size_t len = strlen(have);
-
-		if (ioctl(fd, KVM_CHECK_EXTENSION, caps[i].cap) > 0) {
-			snprintf(have + len, sizeof(have) - len, "%s%s", len ? ", " : "",
-				 caps[i].name);
+	for (const struct kvm_cap *c = kvm_caps; c->name; c++) {
+		if (ioctl(fd, KVM_CHECK_EXTENSION, c->cap) > 0)
 			continue;
-		}
-		tell(caps[i].required ? MISSING : WARN, caps[i].loss, "KVM capability: %s",
-		     caps[i].name);
-		fine &= !caps[i].required;
+		tell(c->required ? MISSING : WARN, c->without, "KVM capability: %s", c->name);
+		fine &= !c->required;
+		all = false;
 	}
-	tell(OK, NULL, "KVM API version %d with %s", api, *have ? have : "nothing");
+	if (fine)
+		tell(OK, NULL, "KVM API version %d and all capabilities that a machine %s", api,
+		     all ? "can use" : "needs");
 	vcpus = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 	if (vcpus < CONFIG_CPUS_MAX)
 		tell(WARN, "give --cpus no more", "KVM: at most %d vCPUs a machine", vcpus);
@@ -305,7 +300,7 @@ int cmd_doctor(int argc, char **argv)
 {
 	bool fine;
 
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+	if (cmd_wants_help(argc, argv))
 		return cmd_help(2, (char *[]){"help", "doctor", NULL});
 	if (argc > 1) {
 		log_error("doctor: %s: unexpected argument", argv[1]);

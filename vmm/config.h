@@ -35,7 +35,7 @@ struct disk_config {
 	bool direct;         /* O_DIRECT */
 	bool writethrough;   /* start without a volatile write cache */
 	uint16_t queues;     /* 0: one a vCPU, at most 8 */
-	uint16_t queue_size; /* 0: 256; a power of two, 2 to CONFIG_QUEUE_MAX */
+	uint16_t queue_size; /* 0: 512; a power of two, 2 to CONFIG_QUEUE_MAX */
 };
 
 struct config {

@@ -9,28 +9,38 @@
 
 const char *const cmd_names[] = {"boot", "doctor", "help", "version", NULL};
 
-static const char overview[] = "Usage: mvm COMMAND [OPTION]...\n"
-			       "\n"
-			       "A micro-VM monitor: boots Linux kernels on KVM.\n"
-			       "\n"
-			       "Commands:\n"
-			       "  boot      boot a kernel (mvm boot --help)\n"
-			       "  doctor    examine this host and say what is missing\n"
-			       "  help      this text, or that of a command (mvm help boot)\n"
-			       "  version   print the version\n"
-			       "\n"
-			       "Example:\n"
-			       "  mvm boot --kernel bzImage --rootfs disk.img\n";
+static const char overview[] =
+	"Usage: mvm COMMAND [OPTION]...\n"
+	"\n"
+	"Boots Linux kernels in micro virtual machines, on KVM.\n"
+	"\n"
+	"Commands:\n"
+	"  boot      boot a kernel in a machine of its own\n"
+	"  doctor    examine this host and say what is missing\n"
+	"  help      this text, or that of a command: mvm help boot\n"
+	"  version   print the version\n"
+	"\n"
+	"Examples:\n"
+	"  mvm boot --rootfs disk.img\n"
+	"  mvm boot --kernel bzImage --rootfs disk.img --cpus 4 --memory 2G\n";
 
 static const char doctor_help[] =
 	"Usage: mvm doctor\n"
 	"\n"
-	"Examines the host: the kind of KVM and what it can do, who may use it, network\n"
-	"and vsock back ends, huge pages, kernels. One line a thing: ok, warn or missing,\n"
-	"and what to do. Exit status 0 when mvm boot can run here, 1 when it cannot.\n";
+	"Examines this host and changes nothing: the kind of KVM, what it can do and who\n"
+	"may use it, network and vsock back ends, huge pages, limits, kernels. Each is\n"
+	"ok, warn (works, but) or missing, with what to do about it below.\n"
+	"\n"
+	"Exit status:\n"
+	"  0    mvm boot can run here\n"
+	"  1    it cannot\n";
 
-static const char help_help[] = "Usage: mvm help [COMMAND]\n";
-static const char version_help[] = "Usage: mvm version\n";
+static const char help_help[] = "Usage: mvm help [COMMAND]\n"
+				"\n"
+				"Lists the commands, or explains one of them.\n";
+static const char version_help[] = "Usage: mvm version\n"
+				   "\n"
+				   "Prints the version.\n";
 
 int cmd_unknown(const char *name)
 {
@@ -38,6 +48,9 @@ int cmd_unknown(const char *name)
 
 	if (near)
 		log_error("%s: unknown command; did you mean %s?", name, near);
+	else if (*name == '-')
+		log_error("%s: a command comes first: mvm boot %s (mvm help lists them)", name,
+			  name);
 	else
 		log_error("%s: unknown command (mvm help lists them)", name);
 	return EXIT_VMM;
@@ -52,9 +65,14 @@ static int printed(void)
 	return EXIT_VMM;
 }
 
+bool cmd_wants_help(int argc, char **argv)
+{
+	return argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
+}
+
 int cmd_help(int argc, char **argv)
 {
-	const char *topic = argc > 1 ? argv[1] : "";
+	const char *topic = cmd_wants_help(argc, argv) ? "help" : argc > 1 ? argv[1] : "";
 
 	if (argc > 2) {
 		log_error("help: one command at a time");
@@ -77,6 +95,8 @@ int cmd_help(int argc, char **argv)
 
 int cmd_version(int argc, char **argv)
 {
+	if (cmd_wants_help(argc, argv))
+		return cmd_help(2, (char *[]){"help", "version", NULL});
 	if (argc > 1) {
 		log_error("version: %s: unexpected argument", argv[1]);
 		return EXIT_VMM;

@@ -21,6 +21,7 @@ struct irqs {
 	pthread_mutex_t lock;         /* the table and its hand-over to KVM */
 	struct irq *msi[IRQ_MSI_MAX]; /* index + LAYOUT_GSIS is the GSI */
 	struct kvm_irq_routing *table;
+	struct log_budget refused; /* addresses that KVM does not take */
 };
 
 struct irq {
@@ -229,8 +230,8 @@ static void irq_msi_commit(struct irq *i)
 	if (r == 0)
 		r = irq_assign(i, true);
 	if (r < 0)
-		log_error("MSI route %u to %#llx: %s", i->gsi, (unsigned long long)i->addr,
-			  strerror(-r));
+		log_guest(&i->q->refused, "MSI route %u to %#llx: %s", i->gsi,
+			  (unsigned long long)i->addr, strerror(-r));
 }
 
 void irq_msi_set(struct irq *i, uint64_t addr, uint32_t data)

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 static _Atomic int log_level = LOG_WARN;
-static atomic_bool log_is_raw;
+static atomic_bool log_is_raw, log_is_quiet;
 
 void log_set_level(enum log_level level)
 {
@@ -17,7 +17,12 @@ void log_set_level(enum log_level level)
 
 bool log_on(enum log_level level)
 {
-	return (int)level <= log_level;
+	return (int)level <= (log_is_quiet ? LOG_ERROR : log_level);
+}
+
+void log_quiet(bool quiet)
+{
+	log_is_quiet = quiet;
 }
 
 void log_raw(bool raw)
@@ -53,19 +58,33 @@ void log_at(enum log_level level, const char *fmt, ...)
 	va_end(ap);
 }
 
-void log_guest(struct log_budget *b, const char *fmt, ...)
+/* 0 when nothing is left, 1 for the last line, more before. */
+static unsigned spend(struct log_budget *b, unsigned max)
 {
+	unsigned n = __atomic_fetch_add(&b->used, 1, __ATOMIC_RELAXED);
+
+	if (n < max)
+		return max - n;
+	__atomic_store_n(&b->used, max, __ATOMIC_RELAXED); /* never wraps around */
+	return 0;
+}
+
+void log_guest_at(enum log_level level, struct log_budget *b, const char *fmt, ...)
+{
+	static struct log_budget all;
 	va_list ap;
 
-	unsigned n = __atomic_fetch_add(&b->used, 1, __ATOMIC_RELAXED);
-	if (n >= LOG_GUEST_MAX) {
-		__atomic_store_n(&b->used, LOG_GUEST_MAX + 1, __ATOMIC_RELAXED);
+	if (!log_on(level))
 		return;
-	}
+	unsigned left = spend(b, LOG_GUEST_MAX),
+		 left_in_all = left ? spend(&all, LOG_GUEST_ALL) : 0;
+	if (!left_in_all)
+		return;
 	va_start(ap, fmt);
-	if (log_on(LOG_WARN))
-		log_line(fmt, ap);
+	log_line(fmt, ap);
 	va_end(ap);
-	if (n == LOG_GUEST_MAX - 1)
-		log_at(LOG_WARN, "further messages of this kind are dropped");
+	if (left_in_all == 1)
+		log_at(level, "further messages about what guests do are dropped");
+	else if (left == 1)
+		log_at(level, "further messages of this kind are dropped");
 }

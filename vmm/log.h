@@ -16,6 +16,8 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
 /* Default LOG_WARN; each -v raises it by one. */
 void log_set_level(enum log_level level);
 bool log_on(enum log_level level);
+/* While quiet errors alone: a machine that restarts does not repeat what its set-up said. */
+void log_quiet(bool quiet);
 void log_raw(bool raw);
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -24,11 +26,18 @@ void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(pr
 #define log_info(...) log_at(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
 
-/* At most LOG_GUEST_MAX lines a budget; the last one says that no more follow. */
+/*
+ * At most LOG_GUEST_MAX lines a budget, and LOG_GUEST_ALL in the life of the
+ * process: a guest gets fresh budgets each time it restarts. The last line says
+ * that no more follow. Budgets begin as zeros.
+ */
 #define LOG_GUEST_MAX 16
+#define LOG_GUEST_ALL 1024
 struct log_budget {
-	unsigned used;
+	unsigned used; /* atomic */
 };
-void log_guest(struct log_budget *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_guest_at(enum log_level level, struct log_budget *b, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+#define log_guest(b, ...) log_guest_at(LOG_WARN, b, __VA_ARGS__)
 
 #endif

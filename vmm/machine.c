@@ -26,11 +26,13 @@ struct life {
 	bool panicked;          /* atomic */
 	bool init_failed;       /* atomic */
 	bool stillborn;         /* the kernel reset the machine before anything else */
+	bool ran;               /* a machine was started: what was made for it stays */
 	struct loop_task task;
 	struct loop_timer dying, timeout, grace;
 	struct loop_fd signals;
 	int sigfd;
 	bool asked_to_end; /* a SIGTERM was passed on as the power button */
+	struct log_budget crashes, restarts;
 };
 
 /* ------------------------------------------------------------- events */
@@ -60,7 +62,8 @@ static void life_power(void *arg, enum power_event ev)
 	else if (ev == POWER_INIT_FAILED)
 		__atomic_store_n(&l->init_failed, true, __ATOMIC_RELEASE);
 	else if (ev == POWER_CRASHLOADED)
-		log_info("the guest panicked; its crash kernel takes over");
+		log_guest_at(LOG_INFO, &l->crashes,
+			     "the guest panicked; its crash kernel takes over");
 	else
 		life_end(l, ev);
 	loop_post(l->host.loop, &l->task);
@@ -181,6 +184,10 @@ static int life_init(struct life *l, const struct config *c, struct err *e)
 
 static void life_fini(struct life *l)
 {
+	if (!l->ran) {
+		chr_undo(l->host.console);
+		chr_undo(l->host.serial);
+	}
 	chr_free(l->host.console);
 	chr_free(l->host.serial);
 	term_close();
@@ -195,10 +202,13 @@ static int life_run(struct life *l, struct err *e)
 {
 	l->ended = POWER_NONE;
 	l->panicked = l->init_failed = l->stillborn = false;
+	log_quiet(l->ran);
 	int r = machine_build(&l->machine, &l->host, e);
+	log_quiet(false);
 	if (r == 0)
 		r = machine_start(&l->machine, e);
 	if (r == 0) {
+		l->ran = true;
 		loop_run(l->host.loop);
 		timeline_mark(STAGE_END);
 		machine_stop(&l->machine); /* only then does what it did stand still */
@@ -254,37 +264,53 @@ static const char *life_reason(const struct life *l)
 	}
 }
 
-static void life_timeline(const struct config *c)
+static int life_whole(struct life *l, const struct config *c, struct err *e)
+{
+	int r = life_init(l, c, e);
+
+	while (r == 0) {
+		r = life_run(l, e);
+		if (r < 0 || !life_goes_on(l))
+			break;
+		log_guest_at(LOG_INFO, &l->restarts, "the guest restarts");
+	}
+	life_fini(l);
+	return r;
+}
+
+/* Whether it could be told. */
+static bool life_timeline(const struct config *c)
 {
 	struct err e = {0};
 
 	if (c->timeline)
 		timeline_print();
-	if (c->timeline_file && timeline_write(c->timeline_file, &e) < 0)
-		log_error("%s", e.text);
+	if (!c->timeline_file || timeline_write(&e) == 0)
+		return true;
+	log_error("%s", e.text);
+	return false;
 }
 
 int machine_main(const struct config *c)
 {
 	static struct life life;
 	struct err e = {0};
+	int r = 0;
 
 	if (c->timeline || c->timeline_file)
 		timeline_want();
-	int r = life_init(&life, c, &e);
-	while (r == 0) {
-		r = life_run(&life, &e);
-		if (!life_goes_on(&life))
-			break;
-		log_info("the guest restarts");
-	}
-	life_fini(&life);
+	if (c->timeline_file)
+		r = timeline_open(c->timeline_file, &e);
+	if (r == 0)
+		r = life_whole(&life, c, &e);
 	if (r < 0) {
+		timeline_undo();
 		log_error("%s", e.text);
 		return EXIT_VMM;
 	}
 	if (life_reason(&life))
 		log_error("%s", life_reason(&life));
-	life_timeline(c);
-	return life_status(&life);
+	int status = life_status(&life);
+	/* How the guest ended says more than that a file could not be written. */
+	return life_timeline(c) || status != EXIT_GUEST_OFF ? status : EXIT_VMM;
 }

@@ -110,77 +110,89 @@ static const struct opt *find_long(const struct opt *table, const char *arg)
 	return find(table, arg + 2, strcspn(arg + 2, "="));
 }
 
-static int apply(const struct opt *table, const struct opt *o, bool *seen, const char *value,
-		 void *target, struct err *e)
+/* One line of arguments while it is read. */
+struct line {
+	const struct opt *table;
+	void *target;
+	bool seen[OPTS_MAX];
+};
+
+static int apply(struct line *l, const struct opt *o, const char *value, struct err *e)
 {
 	struct err why = {0};
 	int ret;
 
-	if (seen[o - table] && !o->repeat)
+	if (l->seen[o - l->table] && !o->repeat)
 		return err_msg(e, -EINVAL, "--%s: given twice", o->name);
-	seen[o - table] = true;
+	l->seen[o - l->table] = true;
 	if (value && !*value)
 		return err_msg(e, -EINVAL, "--%s: the value (%s) is empty", o->name, o->arg);
-	ret = o->set(target, value, &why);
+	ret = o->set(l->target, value, &why);
 	if (ret >= 0)
 		return ret;
 	return err_msg(e, ret, "--%s%s%s: %s", o->name, value ? " " : "", value ? value : "",
 		       why.text);
 }
 
-static int letters(const struct opt *table, const char *arg, bool *seen, void *target,
-		   struct err *e)
+static int letters(struct line *l, const char *arg, struct err *e)
 {
 	for (const char *p = arg + 1; *p; p++) {
-		const struct opt *o = table;
+		const char one[] = {'-', *p, '\0'};
+		const struct opt *o = l->table;
 		int ret;
 
 		while (o->name && o->letter != *p)
 			o++;
 		if (!o->name)
-			return unknown(table, arg, e);
-		ret = apply(table, o, seen, NULL, target, e);
+			return unknown(l->table, p == arg + 1 ? arg : one, e);
+		ret = apply(l, o, NULL, e);
 		if (ret)
 			return ret;
 	}
 	return 0;
 }
 
+/* One option and its value; *@i moves on to the last argument that was used. */
+static int option(struct line *l, int argc, char **argv, int *i, struct err *e)
+{
+	const struct opt *o = find_long(l->table, argv[*i]);
+	const struct opt *last = *i ? find_long(l->table, argv[*i - 1]) : NULL;
+	const char *value;
+
+	if (!o && last && last->kind == OPT_MAYBE && !strchr(argv[*i - 1], '=') &&
+	    argv[*i][0] != '-')
+		return err_msg(e, -EINVAL, "%s: unexpected argument; did you mean --%s=%s?",
+			       argv[*i], last->name, argv[*i]);
+	if (!o)
+		return unknown(l->table, argv[*i], e);
+	value = strchr(argv[*i], '=');
+	value = value ? value + 1 : NULL;
+	if (value && o->kind == OPT_FLAG)
+		return err_msg(e, -EINVAL, "--%s: takes no value", o->name);
+	if (!value && o->kind == OPT_VALUE) {
+		/* `--kernel --initrd x` forgot a value; `--cmdline "-- 3"` did not. */
+		if (*i + 1 >= argc || find_long(l->table, argv[*i + 1]))
+			return err_msg(e, -EINVAL, "--%s: the value (%s) is missing", o->name,
+				       o->arg);
+		value = argv[++*i];
+	}
+	return apply(l, o, value, e);
+}
+
 int opts_parse(const struct opt *table, int argc, char **argv, void *target, struct err *e)
 {
-	bool seen[OPTS_MAX] = {false};
+	struct line l = {.table = table, .target = target};
+	int ret = 0;
 
 	for (size_t n = 0; table[n].name; n++)
 		assert(n < OPTS_MAX);
-	for (int i = 0; i < argc; i++) {
-		const struct opt *o = find_long(table, argv[i]);
-		const char *value;
-		int ret;
-
-		if (!o && argv[i][0] == '-' && argv[i][1] && argv[i][1] != '-') {
-			ret = letters(table, argv[i], seen, target, e);
-			if (ret)
-				return ret;
-			continue;
-		}
-		if (!o)
-			return unknown(table, argv[i], e);
-		value = strchr(argv[i], '=');
-		value = value ? value + 1 : NULL;
-		if (value && o->kind == OPT_FLAG)
-			return err_msg(e, -EINVAL, "--%s: takes no value", o->name);
-		if (!value && o->kind == OPT_VALUE) {
-			/* `--kernel --initrd x` forgot a value; `--cmdline "-- 3"` did not. */
-			if (i + 1 >= argc || find_long(table, argv[i + 1]))
-				return err_msg(e, -EINVAL, "--%s: the value (%s) is missing",
-					       o->name, o->arg);
-			value = argv[++i];
-		}
-		ret = apply(table, o, seen, value, target, e);
-		if (ret)
-			return ret;
+	for (int i = 0; !ret && i < argc; i++) {
+		if (argv[i][0] == '-' && argv[i][1] && argv[i][1] != '-')
+			ret = letters(&l, argv[i], e);
+		else
+			ret = option(&l, argc, argv, &i, e);
 	}
-	return 0;
+	return ret;
 }
 
 static void help_one(const struct opt *o, FILE *out)
@@ -240,17 +252,23 @@ static int item(const char **p, char *out)
 	return quoted ? -EINVAL : 0;
 }
 
-static int kv_apply(const struct kv_key *keys, bool *seen, const char *key, const char *value,
-		    void *target, struct err *e)
+/* One list while it is read. */
+struct list {
+	const struct kv_key *keys;
+	void *target;
+	bool seen[OPTS_MAX];
+};
+
+static int kv_apply(struct list *l, const char *key, const char *value, struct err *e)
 {
 	const char *names[OPTS_MAX + 1], *near;
 	size_t n = 0, at = OPTS_MAX;
 	int ret;
 
-	for (; keys[n].name; n++) {
+	for (; l->keys[n].name; n++) {
 		assert(n < OPTS_MAX);
-		names[n] = keys[n].name;
-		if (!strcmp(key, keys[n].name))
+		names[n] = l->keys[n].name;
+		if (!strcmp(key, names[n]))
 			at = n;
 	}
 	names[n] = NULL;
@@ -259,12 +277,12 @@ static int kv_apply(const struct kv_key *keys, bool *seen, const char *key, cons
 		return err_msg(e, -EINVAL, "unknown key \"%s\"%s%s%s", key,
 			       near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 	}
-	if (seen[at])
+	if (l->seen[at])
 		return err_msg(e, -EINVAL, "%s: given twice", key);
-	seen[at] = true;
+	l->seen[at] = true;
 	if (!*value)
 		return err_msg(e, -EINVAL, "%s: the value is empty", key);
-	ret = keys[at].set(target, value, e);
+	ret = l->keys[at].set(l->target, value, e);
 	return ret ? err_ctx(e, "%s", key) : 0;
 }
 
@@ -281,8 +299,8 @@ static bool is_keyed(const char *p)
 int opts_kv(const struct kv_key *keys, const char *bare, const char *text, void *target,
 	    struct err *e)
 {
+	struct list l = {.keys = keys, .target = target};
 	char *buf = malloc(strlen(text) + 1);
-	bool seen[OPTS_MAX] = {false};
 	const char *p = text;
 	int ret = 0;
 
@@ -297,9 +315,9 @@ int opts_kv(const struct kv_key *keys, const char *bare, const char *text, void 
 			char *eq = strchr(buf, '=');
 
 			*eq = '\0';
-			ret = kv_apply(keys, seen, buf, eq + 1, target, e);
+			ret = kv_apply(&l, buf, eq + 1, e);
 		} else if (first && bare)
-			ret = kv_apply(keys, seen, bare, buf, target, e);
+			ret = kv_apply(&l, bare, buf, e);
 		else if (!*buf)
 			ret = err_msg(e, -EINVAL,
 				      "nothing stands between two commas or at the end");

@@ -5,11 +5,15 @@
 #include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "vmm/config.h"
+#include "vmm/log.h"
+#include "vmm/outfile.h"
 #include "vmm/stats.h"
 
 static const struct {
@@ -43,6 +47,8 @@ static struct {
 	struct stats past; /* of machines that ended: a reboot adds up */
 	unsigned reached;  /* atomic: a bit a stage */
 	struct point at[STAGES];
+	struct outfile file; /* with fd: main thread */
+	int fd;
 } tl = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static uint64_t clock_ns(clockid_t id)
@@ -82,6 +88,8 @@ void timeline_vcpu(int vcpu_fd)
 
 void timeline_vcpus_gone(void)
 {
+	if (!tl.wanted)
+		return;
 	pthread_mutex_lock(&tl.lock);
 	for (unsigned i = 0; i < tl.nsrc; i++) {
 		stats_add(&tl.src[i], &tl.past);
@@ -149,22 +157,76 @@ static json_t *point_json(enum stage s)
 			 (json_int_t)p->wall_ns, "cpu_ns", (json_int_t)p->cpu_ns, "exits", exits);
 }
 
-int timeline_write(const char *path, struct err *e)
+int timeline_open(const char *path, struct err *e)
 {
-	char tmp[4096];
-	json_t *list = json_array();
+	int fd = outfile_open(&tl.file, path, 0, 0666, e);
+
+	tl.fd = fd;
+	return fd < 0 ? err_ctx(e, "timeline") : 0;
+}
+
+static int write_whole(int fd, const char *text)
+{
+	size_t left = strlen(text);
+	struct stat st;
+
+	/* What an earlier run left; other things than files have no length. */
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode) && ftruncate(fd, 0))
+		return -1;
+	while (left) {
+		ssize_t n = write(fd, text, left);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		text += n;
+		left -= (size_t)n;
+	}
+	return 0;
+}
+
+static char *stages_text(void)
+{
+	json_t *list = json_array(), *doc;
+	char *text;
 
 	for (int s = 0; s < STAGES; s++)
 		if (timeline_reached((enum stage)s))
 			json_array_append_new(list, point_json((enum stage)s));
-	json_t *doc = json_pack("{s:o}", "stages", list);
-	int r = 0;
-	if (snprintf(tmp, sizeof(tmp), "%s.%d", path, (int)getpid()) >= (int)sizeof(tmp))
-		r = err_msg(e, -ENAMETOOLONG, "timeline %s: name too long", path);
-	else if (!doc || json_dump_file(doc, tmp, JSON_INDENT(2)) < 0 || rename(tmp, path) < 0) {
-		r = err_sys(e, "timeline %s", path);
-		unlink(tmp);
-	}
+	doc = json_pack("{s:o}", "stages", list);
+	text = doc ? json_dumps(doc, JSON_INDENT(2)) : NULL;
 	json_decref(doc);
+	return text;
+}
+
+int timeline_write(struct err *e)
+{
+	char *text = stages_text();
+	int r = 0;
+
+	if (!text)
+		r = err_msg(e, -ENOMEM, "timeline: out of memory");
+	else if (write_whole(tl.fd, text))
+		r = err_sys(e, "timeline: write %s", tl.file.path);
+	free(text);
+	/* Half of it is of no use to anybody. EINVAL: this is no file. */
+	if (r < 0 && ftruncate(tl.fd, 0) && errno != EINVAL)
+		log_error("timeline: truncate %s: %s", tl.file.path, strerror(errno));
+	/* A network file system may only say now that it has no room. */
+	if (close(tl.fd) && r == 0)
+		r = err_sys(e, "timeline: write %s", tl.file.path);
+	if (r < 0)
+		outfile_undo(&tl.file);
+	outfile_fini(&tl.file);
 	return r;
+}
+
+void timeline_undo(void)
+{
+	if (!tl.file.path)
+		return;
+	close(tl.fd);
+	outfile_undo(&tl.file);
+	outfile_fini(&tl.file);
 }

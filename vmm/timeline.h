@@ -38,7 +38,12 @@ void timeline_vcpus_gone(void);  /* their counts are final; before a machine is 
 
 void timeline_mark(enum stage s);
 bool timeline_reached(enum stage s);
-void timeline_print(void);                           /* table on standard error */
-int timeline_write(const char *path, struct err *e); /* JSON, complete or not there */
+void timeline_print(void); /* table on standard error */
+
+/* Before the machine starts: makes the file, or opens the one that is there. */
+int timeline_open(const char *path, struct err *e);
+/* JSON into it; on failure a file that timeline_open made goes again. Either ends with it. */
+int timeline_write(struct err *e);
+void timeline_undo(void); /* the machine did not start: so it does without a word */
 
 #endif

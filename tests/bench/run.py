@@ -271,7 +271,8 @@ def bench_disk(o, d):
     root, data = f"{d}/root.img", o.data
     sh(f"{ROOT}/tools/mkrootfs", "--with", "fio", root)
     result = {}
-    for load, opts in LOADS.items():
+    for load in o.loads:
+        opts = LOADS[load]
         script = ("mount -t tmpfs t /tmp; cd /tmp; echo FIO-BEGIN; " + FIO.format(s=o.seconds) + opts +
                   "; poweroff -f")
         tail = f'ro quiet root=/dev/vda init=/bin/sh -- -c "{script}"'
@@ -306,6 +307,7 @@ def main():
     ap.add_argument("--runs", type=int, default=10)
     ap.add_argument("--disk-runs", type=int, default=5)
     ap.add_argument("--seconds", type=int, default=8)
+    ap.add_argument("--loads", nargs="*", choices=list(LOADS), default=list(LOADS))
     ap.add_argument("--only", choices=("start", "boot", "disk"))
     ap.add_argument("--json", help="the figures, too")
     ap.add_argument("--data", help="the disk that fio reads: a file or a block device")

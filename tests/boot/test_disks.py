@@ -34,6 +34,8 @@ class Disks(vm.TestCase):
                       limit=400, timeout=380)
         self.assertEqual(r.status, 0, r)
         self.assertIn("FIO=0", r.out, r)
+        left = os.stat(data).st_blocks * 512
+        self.assertLess(left, 1 << 20, "blkdiscard gave no space back to the host")
         return r, data
 
     def test_fio_verifies_over_pci_with_direct_io(self):

@@ -30,10 +30,12 @@ class Done:
         return f"status {self.status}\n--- out\n{self.out[-6000:]}\n--- err\n{self.err[-3000:]}"
 
 
-def mvm(*args, stdin=b"", limit=LIMIT):
-    """Runs mvm to its end; standard input is what is given, then closed."""
+def mvm(*args, stdin=b"", limit=LIMIT, before=None):
+    """Runs mvm to its end; standard input is what is given, then closed.
+
+    @before is called in the new process before mvm starts in it."""
     p = subprocess.run([MVM, *map(str, args)], input=stdin, stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE, timeout=limit)
+                       stderr=subprocess.PIPE, timeout=limit, preexec_fn=before)
     return Done(p.returncode, p.stdout.decode(errors="replace"), p.stderr.decode(errors="replace"))
 
 
