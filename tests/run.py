@@ -122,7 +122,7 @@ def host_kind():
                           check=True).stdout.decode().strip()
 
 
-STALL = 540  # seconds without a line: longer than any test may take, so the nested host hangs
+STALL = 420  # seconds without a line: longer than any test may take, so the nested host hangs
 
 
 def lines(p, limit):
