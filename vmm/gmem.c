@@ -7,14 +7,17 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "vmm/pages.h"
+
 #define GMEM_REGIONS 8
 #define GMEM_PAGE 4096ull
-#define GMEM_HUGE (2ull << 20)
 
 struct gmem {
 	struct gmem_region region[GMEM_REGIONS];
 	bool ours[GMEM_REGIONS]; /* mapped here, to be unmapped here */
 	size_t n;
+	bool may_borrow;
+	struct pages_lent lent;
 };
 
 int gmem_new(struct gmem **ret, struct err *e)
@@ -27,25 +30,6 @@ int gmem_new(struct gmem **ret, struct err *e)
 	return 0;
 }
 
-/* The mapping is aligned to huge pages so that THP can back all of it. */
-static void *gmem_map(uint64_t size)
-{
-	uint64_t span = size + GMEM_HUGE;
-	uint8_t *p = mmap(NULL, span, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (p == MAP_FAILED)
-		return NULL;
-	uint8_t *at = (uint8_t *)(((uintptr_t)p + GMEM_HUGE - 1) & ~(uintptr_t)(GMEM_HUGE - 1));
-	if (at > p)
-		munmap(p, (size_t)(at - p));
-	if (p + span > at + size)
-		munmap(at + size, (size_t)(p + span - (at + size)));
-	madvise(at, size, MADV_HUGEPAGE); /* a hint: refused where THP is not built in */
-	madvise(at, size, MADV_DONTFORK);
-	return at;
-}
-
 void gmem_free(struct gmem *gm)
 {
 	if (!gm)
@@ -53,6 +37,7 @@ void gmem_free(struct gmem *gm)
 	for (size_t i = 0; i < gm->n; i++)
 		if (gm->ours[i])
 			munmap(gm->region[i].host, gm->region[i].size);
+	pages_return(&gm->lent);
 	free(gm);
 }
 
@@ -75,7 +60,7 @@ int gmem_add_fixed(struct gmem *gm, gpa_t base, uint64_t size, void *host, struc
 
 int gmem_add(struct gmem *gm, gpa_t base, uint64_t size, struct err *e)
 {
-	void *host = gmem_map(size);
+	void *host = pages_map(size, NULL);
 
 	if (!host)
 		return err_sys(e, "map %llu MiB of guest memory", (unsigned long long)(size >> 20));
@@ -156,6 +141,28 @@ int gmem_window(const struct gmem *gm, gpa_t at, uint32_t len, uint32_t align, s
 	return 0;
 }
 
+/* -------------------------------------------------------------- files */
+
+void gmem_may_borrow(struct gmem *gm)
+{
+	gm->may_borrow = true;
+}
+
+bool gmem_borrows(const struct gmem *gm)
+{
+	return gm->lent.nfiles;
+}
+
+int gmem_copy_borrowed(struct gmem *gm)
+{
+	return pages_copy(&gm->lent);
+}
+
+int gmem_settle(struct gmem *gm, struct err *e)
+{
+	return pages_settle(&gm->lent, e);
+}
+
 static int load_copy(uint8_t *p, const struct gmem_file *f, struct err *e)
 {
 	for (uint64_t done = 0; done < f->len;) {
@@ -172,6 +179,17 @@ static int load_copy(uint8_t *p, const struct gmem_file *f, struct err *e)
 	return 0;
 }
 
+/* Whether what lies at @p was mapped here: a caller's own buffer is not ours to replace. */
+static bool gmem_is_ours(const struct gmem *gm, const uint8_t *p)
+{
+	for (size_t i = 0; i < gm->n; i++) {
+		const struct gmem_region *r = &gm->region[i];
+		if (gm->ours[i] && (uintptr_t)p - (uintptr_t)r->host < r->size)
+			return true;
+	}
+	return false;
+}
+
 int gmem_load_file(struct gmem *gm, gpa_t at, const struct gmem_file *f, struct err *e)
 {
 	uint8_t *p = gmem_at(gm, at, f->len);
@@ -179,5 +197,19 @@ int gmem_load_file(struct gmem *gm, gpa_t at, const struct gmem_file *f, struct 
 	if (!p && f->len)
 		return err_msg(e, -EFAULT, "%llu bytes at %#llx are not all RAM",
 			       (unsigned long long)f->len, (unsigned long long)at.v);
-	return load_copy(p, f, e);
+
+	/* Whole pages in the middle are borrowed, if they can be; what stands over is copied. */
+	const uint64_t page = (uint64_t)getpagesize();
+	uint64_t head = -(uintptr_t)p % page;
+	struct pages_part body = {.fd = f->fd, .off = f->off + head};
+	if (gm->may_borrow && f->len > head && gmem_is_ours(gm, p))
+		body.len = (f->len - head) / page * page;
+	if (!body.len || !pages_borrow(&gm->lent, p + head, &body))
+		return load_copy(p, f, e);
+
+	uint64_t done = head + body.len;
+	int r = load_copy(p, &(struct gmem_file){f->fd, f->off, head}, e);
+	return r < 0 ? r
+		     : load_copy(p + done, &(struct gmem_file){f->fd, f->off + done, f->len - done},
+				 e);
 }

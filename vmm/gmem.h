@@ -17,7 +17,7 @@
  * what was read (the double-fetch rule).
  *
  * Threading: regions are added before the first vCPU runs and live until
- * gmem_free; the accessors may be used from any thread.
+ * gmem_free; the accessors may be used from any thread, but not during gmem_settle.
  */
 #ifndef VMM_GMEM_H
 #define VMM_GMEM_H
@@ -71,15 +71,38 @@ bool gmem_ok(const struct gmem *gm, gpa_t at, uint64_t len);
 int gmem_iov(const struct gmem *gm, gpa_t at, size_t len, struct iovec *ret);
 
 /*
- * Fills RAM from a file; -errno, -EIO at an early end of the file. It copies. A
- * private mapping would cost next to nothing, but truncating the file (a kernel
- * rebuilt in place) takes even written pages away from under the guest.
+ * Fills RAM from a file; -errno, -EIO at an early end of the file. It copies, but
+ * for large pieces of a local file after gmem_may_borrow(): their whole pages are
+ * mapped privately under a read lease, when file and guest address agree within
+ * a page, and copied later, while the guest runs (vmm/pages.h says how that is
+ * safe). What the guest writes never gets into the file. Before the first vCPU runs.
  */
 struct gmem_file { /* a part of a file */
 	int fd;
 	uint64_t off, len;
 };
 int gmem_load_file(struct gmem *gm, gpa_t at, const struct gmem_file *f, struct err *e);
+
+/*
+ * From here on files may be borrowed, by a caller that settles soon after the
+ * start, and without delay at a SIGIO: then somebody waits to write the file. It
+ * blocks that signal and reads it from a signalfd.
+ */
+void gmem_may_borrow(struct gmem *gm);
+bool gmem_borrows(const struct gmem *gm); /* something, right now */
+
+/*
+ * Makes the copies that gmem_settle needs, so that it need not: on any one
+ * thread, while the guest runs. 0 or a negative errno; gmem_settle tries again.
+ */
+int gmem_copy_borrowed(struct gmem *gm);
+
+/*
+ * Makes all of guest memory the guest's own. Nobody may use it meanwhile:
+ * vCPUs are paused and no I/O is in flight. After an error the content is not to
+ * be trusted: -ESTALE, -ENOMEM, -EIO, -EFAULT.
+ */
+int gmem_settle(struct gmem *gm, struct err *e);
 
 /* ------------------------------------------------------------- windows */
 

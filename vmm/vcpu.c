@@ -27,7 +27,11 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
-	bool stop; /* atomic */
+	bool stop; /* atomic; written under the lock */
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* what follows, and stop */
+	bool pause;             /* somebody wants it parked; atomic, as stop */
+	bool parked, ended;
 };
 
 static void vcpu_on_signal(int sig)
@@ -45,6 +49,8 @@ int vcpu_new(struct vcpu **ret, unsigned index, const struct vcpu_env *env, stru
 	v->env = *env;
 	v->index = index;
 	v->run = MAP_FAILED;
+	pthread_mutex_init(&v->lock, NULL);
+	pthread_cond_init(&v->changed, NULL);
 	v->fd = ioctl(env->vm->fd, KVM_CREATE_VCPU, index);
 	if (v->fd >= 0)
 		v->run =
@@ -67,6 +73,8 @@ void vcpu_free(struct vcpu *v)
 		munmap(v->run, v->env.vm->run_size);
 	if (v->fd >= 0)
 		close(v->fd);
+	pthread_cond_destroy(&v->changed);
+	pthread_mutex_destroy(&v->lock);
 	free(v);
 }
 
@@ -159,8 +167,10 @@ static bool vcpu_exit(struct vcpu *v)
 		vcpu_system_event(v);
 		return false;
 	case KVM_EXIT_INTERNAL_ERROR:
-		log_error("vCPU %u: KVM internal error %u at %#llx", v->index,
-			  v->run->internal.suberror, (unsigned long long)vcpu_arch_ip(v->fd));
+		log_error("vCPU %u: the guest did something that KVM cannot emulate, at %#llx "
+			  "(internal error %u)",
+			  v->index, (unsigned long long)vcpu_arch_ip(v->fd),
+			  v->run->internal.suberror);
 		break;
 	case KVM_EXIT_FAIL_ENTRY:
 		log_error("vCPU %u: the CPU refused to enter the guest: reason %#llx", v->index,
@@ -188,17 +198,30 @@ static bool vcpu_enter(struct vcpu *v)
 	return false;
 }
 
-static void *vcpu_thread(void *arg)
+static void vcpu_park(struct vcpu *v)
 {
-	struct vcpu *v = arg;
-	sigset_t kick;
+	pthread_mutex_lock(&v->lock);
+	v->parked = true;
+	pthread_cond_broadcast(&v->changed);
+	while (v->pause && !v->stop)
+		pthread_cond_wait(&v->changed, &v->lock);
+	v->parked = false;
+	pthread_mutex_unlock(&v->lock);
+}
+
+/*
+ * Asked to pause, it parks when KVM_RUN says that it was interrupted, and not
+ * before: only then has KVM taken in the answer to the exit before.
+ */
+static bool vcpu_should_park(struct vcpu *v)
+{
+	return v->run->exit_reason == KVM_EXIT_INTR && __atomic_load_n(&v->pause, __ATOMIC_ACQUIRE);
+}
+
+static void vcpu_loop(struct vcpu *v)
+{
 	bool watch = v->index == 0 && timeline_wanted();
 
-	/* Whoever started us may have blocked it, and masks are inherited through exec. */
-	sigemptyset(&kick);
-	sigaddset(&kick, VCPU_SIGNAL);
-	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
-	timeline_mark(STAGE_RUN);
 	while (!__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE)) {
 		if (!vcpu_enter(v))
 			break;
@@ -209,7 +232,26 @@ static void *vcpu_thread(void *arg)
 		}
 		if (!vcpu_exit(v))
 			break;
+		if (vcpu_should_park(v))
+			vcpu_park(v);
 	}
+}
+
+static void *vcpu_thread(void *arg)
+{
+	struct vcpu *v = arg;
+	sigset_t kick;
+
+	/* Whoever started us may have blocked it, and masks are inherited through exec. */
+	sigemptyset(&kick);
+	sigaddset(&kick, VCPU_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
+	timeline_mark(STAGE_RUN);
+	vcpu_loop(v);
+	pthread_mutex_lock(&v->lock);
+	v->ended = true;
+	pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->lock);
 	return NULL;
 }
 
@@ -234,14 +276,49 @@ int vcpu_start(struct vcpu *v, struct err *e)
 	return 0;
 }
 
+/* Takes it out of KVM_RUN, or makes the next one end at once: no window in between. */
+static void vcpu_interrupt(struct vcpu *v, bool *why)
+{
+	pthread_mutex_lock(&v->lock);
+	__atomic_store_n(why, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->lock);
+	pthread_kill(v->thread, VCPU_SIGNAL);
+}
+
 void vcpu_kick(struct vcpu *v)
+{
+	if (v->started)
+		vcpu_interrupt(v, &v->stop);
+}
+
+void vcpu_pause(struct vcpu *v)
+{
+	if (v->started)
+		vcpu_interrupt(v, &v->pause);
+}
+
+void vcpu_wait(struct vcpu *v)
 {
 	if (!v->started)
 		return;
-	__atomic_store_n(&v->stop, true, __ATOMIC_RELEASE);
-	/* Closes the window between the check of stop and KVM_RUN. */
-	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_RELEASE);
-	pthread_kill(v->thread, VCPU_SIGNAL);
+	pthread_mutex_lock(&v->lock);
+	while (!v->parked && !v->ended)
+		pthread_cond_wait(&v->changed, &v->lock);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_resume(struct vcpu *v)
+{
+	if (!v->started)
+		return;
+	pthread_mutex_lock(&v->lock);
+	__atomic_store_n(&v->pause, false, __ATOMIC_RELEASE);
+	if (!v->stop)
+		__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->lock);
 }
 
 void vcpu_join(struct vcpu *v)

@@ -2,12 +2,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -132,34 +134,339 @@ static void a_file_that_ends_early_is_an_error(void **state)
 	fclose(f);
 }
 
-static void a_loaded_file_that_is_rewritten_leaves_the_guest_alone(void **state)
-{
-	(void)state;
+/* ------------------------------------------------------------- borrowed files */
+
+#define PAGE 4096ull
+#define LEN ((1ull << 20) + 100) /* of the file: not whole pages */
+#define RAM (16ull << 20)
+
+/* A file on tmpfs, which leases work on wherever the tests run, and memory it is loaded into. */
+struct lent {
+	char path[32];
+	uint32_t want[LEN / 4];
+	uint32_t got[LEN / 4];
 	struct gmem *gm;
+};
+
+static int lent_setup(void **state)
+{
+	struct lent *l = calloc(1, sizeof(*l));
+	sigset_t io;
+
+	/* As gmem_may_borrow wants it; nobody reads it where no test waits for it. */
+	sigemptyset(&io);
+	sigaddset(&io, SIGIO);
+	sigprocmask(SIG_BLOCK, &io, NULL);
+	strcpy(l->path, "/dev/shm/mvm-gmem-XXXXXX");
+	for (size_t i = 0; i < LEN / 4; i++)
+		l->want[i] = (uint32_t)i * 2654435761u + 1;
+	int fd = mkstemp(l->path);
+	if (fd < 0 || write(fd, l->want, LEN) != (ssize_t)LEN)
+		return -1;
+	close(fd);
+	*state = l;
+	return 0;
+}
+
+static int lent_teardown(void **state)
+{
+	struct lent *l = *state;
+
+	gmem_free(l->gm);
+	unlink(l->path);
+	free(l);
+	return 0;
+}
+
+static struct gmem *memory(bool may_borrow)
+{
+	struct gmem *gm;
+
+	assert_int_equal(gmem_new(&gm, NULL), 0);
+	assert_int_equal(gmem_add(gm, gpa(0), RAM, NULL), 0);
+	if (may_borrow)
+		gmem_may_borrow(gm);
+	return gm;
+}
+
+static void load(struct lent *l, uint64_t at, uint64_t off, uint64_t len)
+{
 	struct err e = {0};
-	char path[] = "/var/tmp/mvm-gmem-XXXXXX", got[5] = "";
-	const size_t len = 2 << 20;
-	int fd = mkstemp(path);
+	int fd = open(l->path, O_RDONLY | O_CLOEXEC);
 
 	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, (off_t)len), 0);
-	assert_int_equal(pwrite(fd, "true", 4, (off_t)len - 4096), 4);
+	assert_int_equal(gmem_load_file(l->gm, gpa(at), &(struct gmem_file){fd, off, len}, &e), 0);
 	close(fd);
-	assert_int_equal(gmem_new(&gm, NULL), 0);
-	assert_int_equal(gmem_add(gm, gpa(0), 4 * len, NULL), 0);
-	fd = open(path, O_RDONLY);
-	assert_int_equal(gmem_load_file(gm, gpa(len), &(struct gmem_file){fd, 0, len}, &e), 0);
-	close(fd);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(pwrite(fd, "lies", 4, (off_t)len - 4096), 4);
-	assert_int_equal(ftruncate(fd, 0), 0);
-	assert_int_equal(gmem_read(gm, gpa(2 * len - 4096), got, 4), 0);
-	assert_string_equal(got, "true");
-	close(fd);
-	unlink(path);
-	gmem_free(gm);
 }
+
+/* What is in memory from @at on is the file as it was, from @off on. */
+static void assert_loaded(struct lent *l, uint64_t at, uint64_t off, uint64_t len)
+{
+	assert_int_equal(gmem_read(l->gm, gpa(at), l->got, len), 0);
+	assert_memory_equal(l->got, (const uint8_t *)l->want + off, len);
+}
+
+/* Zeros around it: nothing of the file beyond what was asked for. */
+static void assert_nothing_around(struct lent *l, uint64_t at, uint64_t len)
+{
+	uint8_t around[2 * PAGE], zero[2 * PAGE] = {0};
+
+	assert_int_equal(gmem_read(l->gm, gpa(at - sizeof(around)), around, sizeof(around)), 0);
+	assert_memory_equal(around, zero, sizeof(zero));
+	assert_int_equal(gmem_read(l->gm, gpa(at + len), around, sizeof(around)), 0);
+	assert_memory_equal(around, zero, sizeof(zero));
+}
+
+/* Every byte becomes another, and then there is none left. Waits for a lease. */
+static void rewrite(struct lent *l)
+{
+	int fd = open(l->path, O_WRONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	memset(l->got, 0x5a, sizeof(l->got));
+	assert_int_equal(write(fd, l->got, LEN), LEN);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	close(fd);
+}
+
+/* Whether somebody could write to it without waiting. */
+static bool is_free(const struct lent *l)
+{
+	int fd = open(l->path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+static void a_loaded_file_that_is_rewritten_leaves_the_guest_alone(void **state)
+{
+	struct lent *l = *state;
+	char got[5] = "";
+
+	l->gm = memory(false);
+	load(l, 4 * PAGE, 0, LEN);
+	assert_false(gmem_borrows(l->gm));
+	rewrite(l);
+	assert_int_equal(gmem_read(l->gm, gpa(4 * PAGE + LEN - 4), got, 4), 0);
+	assert_memory_equal(got, (const uint8_t *)l->want + LEN - 4, 4);
+}
+
+static void a_borrowed_file_is_as_good_as_a_copy(void **state)
+{
+	struct lent *l = *state;
+	const struct {
+		uint64_t off, len;
+	} part[] = {
+		{0, LEN},
+		{0, 256 * PAGE}, /* whole pages */
+		{100, LEN - 100},
+		{4 * PAGE - 4, LEN - 5 * PAGE},
+	};
+
+	for (size_t i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
+		uint64_t at = (4 << 20) + part[i].off % PAGE;
+
+		l->gm = memory(true);
+		load(l, at, part[i].off, part[i].len);
+		assert_true(gmem_borrows(l->gm));
+		assert_loaded(l, at, part[i].off, part[i].len);
+		assert_nothing_around(l, at, part[i].len);
+		gmem_free(l->gm);
+	}
+	l->gm = NULL;
+	assert_true(is_free(l));
+}
+
+static void two_parts_of_a_file_are_borrowed_together(void **state)
+{
+	struct lent *l = *state;
+
+	l->gm = memory(true);
+	load(l, 4 << 20, 0, 128 * PAGE);
+	load(l, 8 << 20, 128 * PAGE, LEN - 128 * PAGE);
+	assert_false(is_free(l));
+	assert_int_equal(gmem_settle(l->gm, NULL), 0);
+	assert_true(is_free(l));
+	rewrite(l);
+	assert_loaded(l, 4 << 20, 0, 128 * PAGE);
+	assert_loaded(l, 8 << 20, 128 * PAGE, LEN - 128 * PAGE);
+}
+
+static void what_cannot_be_borrowed_is_copied(void **state)
+{
+	struct lent *l = *state;
+
+	l->gm = memory(true);
+	load(l, (4 << 20) + 1, 0, LEN); /* not on the same byte of a page */
+	load(l, 8 << 20, 0, 16 * PAGE); /* too little */
+	assert_false(gmem_borrows(l->gm));
+	int fd = open(l->path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	load(l, 12 << 20, 0, LEN); /* somebody could be writing to it */
+	close(fd);
+	assert_false(gmem_borrows(l->gm));
+	rewrite(l);
+	assert_loaded(l, (4 << 20) + 1, 0, LEN);
+	assert_loaded(l, 8 << 20, 0, 16 * PAGE);
+	assert_loaded(l, 12 << 20, 0, LEN);
+}
+
+static void a_callers_own_buffer_is_copied_into(void **state)
+{
+	struct lent *l = *state;
+	void *host = aligned_alloc(PAGE, 4 << 20);
+
+	assert_int_equal(gmem_new(&l->gm, NULL), 0);
+	gmem_may_borrow(l->gm);
+	assert_int_equal(gmem_add_fixed(l->gm, gpa(0), 4 << 20, host, NULL), 0);
+	load(l, 0, 0, LEN);
+	assert_false(gmem_borrows(l->gm));
+	assert_memory_equal(host, l->want, LEN);
+	free(host);
+}
+
+static void a_borrowed_file_that_is_too_short_is_an_error(void **state)
+{
+	struct lent *l = *state;
+	struct err e = {0};
+	int fd = open(l->path, O_RDONLY | O_CLOEXEC);
+
+	l->gm = memory(true);
+	assert_int_equal(gmem_load_file(l->gm, gpa(0), &(struct gmem_file){fd, 0, LEN + 1}, &e),
+			 -EIO);
+	assert_int_equal(gmem_load_file(l->gm, gpa(0), &(struct gmem_file){fd, 0, LEN + PAGE}, &e),
+			 -EIO);
+	assert_int_equal(
+		gmem_load_file(l->gm, gpa(0), &(struct gmem_file){fd, 1ull << 40, LEN}, &e), -EIO);
+	close(fd);
+}
+
+static void what_the_guest_writes_does_not_reach_the_file(void **state)
+{
+	struct lent *l = *state;
+
+	l->gm = memory(true);
+	load(l, 4 << 20, 0, LEN);
+	assert_int_equal(gmem_write(l->gm, gpa(4 << 20), l->got, LEN), 0); /* zeros */
+	int fd = open(l->path, O_RDONLY | O_CLOEXEC);
+	assert_int_equal(read(fd, l->got, LEN), LEN);
+	assert_memory_equal(l->got, l->want, LEN);
+	close(fd);
+}
+
+/* Pages the guest has written, pages it has only read, and pages it has not touched. */
+static void settled_memory_outlives_the_file(void **state)
+{
+	struct lent *l = *state;
+	const uint64_t at = 4 << 20;
+
+	l->gm = memory(true);
+	load(l, at, 0, LEN);
+	for (uint64_t off = 0; off < LEN; off += 3 * PAGE) {
+		l->want[off / 4] = 0xdeadbeef;
+		assert_int_equal(gmem_write(l->gm, gpa(at + off), &l->want[off / 4], 4), 0);
+	}
+	for (uint64_t off = PAGE; off < LEN; off += 3 * PAGE)
+		assert_int_equal(gmem_read(l->gm, gpa(at + off), l->got, 4), 0);
+	assert_int_equal(gmem_settle(l->gm, NULL), 0);
+	assert_false(gmem_borrows(l->gm));
+	rewrite(l);
+	assert_loaded(l, at, 0, LEN);
+	assert_nothing_around(l, at, LEN);
+	assert_int_equal(gmem_settle(l->gm, NULL), 0); /* nothing left to do */
+}
+
+/* The usual way: copied while the guest runs on, and writes. */
+static void what_was_written_after_the_copy_was_made_stays(void **state)
+{
+	struct lent *l = *state;
+	const uint64_t at = 4 << 20;
+	const unsigned pages = LEN / PAGE;
+
+	l->gm = memory(true);
+	load(l, at, 0, LEN);
+	for (unsigned round = 0; round < 2; round++) {
+		/* Single pages and runs of them, the first and the last. */
+		for (unsigned p = 0; p < pages; p++) {
+			uint64_t off = p * PAGE + 8 * round;
+			if (p % 5 == 0 || p == pages - 1 || (p > 100 && p < 110 + 80 * round)) {
+				l->want[off / 4] = ~p;
+				assert_int_equal(
+					gmem_write(l->gm, gpa(at + off), &l->want[off / 4], 4), 0);
+			}
+		}
+		if (!round)
+			assert_int_equal(gmem_copy_borrowed(l->gm), 0);
+		assert_loaded(l, at, 0, LEN);
+	}
+	assert_false(is_free(l));
+	assert_int_equal(gmem_settle(l->gm, NULL), 0);
+	assert_loaded(l, at, 0, LEN);
+	rewrite(l);
+	assert_loaded(l, at, 0, LEN);
+	assert_nothing_around(l, at, LEN);
+}
+
+static void a_copy_that_is_not_used_goes_with_the_rest(void **state)
+{
+	struct lent *l = *state;
+
+	l->gm = memory(true);
+	load(l, 4 << 20, 0, LEN);
+	assert_int_equal(gmem_copy_borrowed(l->gm), 0);
+	assert_int_equal(gmem_copy_borrowed(l->gm), 0);
+	gmem_free(l->gm);
+	l->gm = NULL;
+	assert_true(is_free(l));
+}
+
+static void a_writer_waits_until_memory_is_settled(void **state)
+{
+	struct lent *l = *state;
+	sigset_t io;
+	int status;
+
+	l->gm = memory(true);
+	load(l, 4 << 20, 0, LEN);
+	pid_t child = fork();
+	if (!child)
+		_exit(open(l->path, O_WRONLY | O_TRUNC) < 0);
+	sigemptyset(&io);
+	sigaddset(&io, SIGIO);
+	assert_int_equal(sigwaitinfo(&io, NULL), SIGIO);
+	assert_int_equal(waitpid(child, &status, WNOHANG), 0);
+	assert_loaded(l, 4 << 20, 0, LEN);
+	assert_int_equal(gmem_settle(l->gm, NULL), 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_loaded(l, 4 << 20, 0, LEN);
+}
+
+/* What the kernel does to a process that was stopped for too long, and then the worst happens. */
+static void a_lease_that_was_lost_is_an_error(void **state)
+{
+	struct lent *l = *state;
+	struct err e = {0};
+
+	for (int cut = 0; cut < 2; cut++) {
+		int fd = open(l->path, O_RDONLY | O_CLOEXEC);
+
+		l->gm = memory(true);
+		assert_int_equal(gmem_load_file(l->gm, gpa(0), &(struct gmem_file){fd, 0, LEN}, &e),
+				 0);
+		assert_int_equal(fcntl(fd, F_SETLEASE, F_UNLCK), 0);
+		close(fd);
+		if (cut)
+			rewrite(l);
+		assert_int_equal(gmem_settle(l->gm, &e), cut ? -EIO : -ESTALE);
+		assert_non_null(strstr(e.text, "a borrowed file"));
+		gmem_free(l->gm);
+	}
+	l->gm = NULL;
+}
+
+#define LENT(test) cmocka_unit_test_setup_teardown(test, lent_setup, lent_teardown)
 
 int main(void)
 {
@@ -174,7 +481,18 @@ int main(void)
 		cmocka_unit_test_setup_teardown(regions_do_not_overlap, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_that_ends_early_is_an_error, setup,
 						teardown),
-		cmocka_unit_test(a_loaded_file_that_is_rewritten_leaves_the_guest_alone),
+		LENT(a_loaded_file_that_is_rewritten_leaves_the_guest_alone),
+		LENT(a_borrowed_file_is_as_good_as_a_copy),
+		LENT(two_parts_of_a_file_are_borrowed_together),
+		LENT(what_cannot_be_borrowed_is_copied),
+		LENT(a_callers_own_buffer_is_copied_into),
+		LENT(a_borrowed_file_that_is_too_short_is_an_error),
+		LENT(what_the_guest_writes_does_not_reach_the_file),
+		LENT(settled_memory_outlives_the_file),
+		LENT(what_was_written_after_the_copy_was_made_stays),
+		LENT(a_copy_that_is_not_used_goes_with_the_rest),
+		LENT(a_writer_waits_until_memory_is_settled),
+		LENT(a_lease_that_was_lost_is_an_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

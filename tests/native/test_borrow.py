@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel whose file is borrowed at first, and rewritten while the guest runs in it."""
+import os
+import struct
+
+from tests.lib import borrow, vm
+from tests.native import guests
+
+MIB = 1 << 20
+
+
+def grow(path, size):
+    """The last segment of an ELF file gets zeros behind what it has: more to copy, nothing to see."""
+    with open(path, "r+b") as f:
+        head = f.read(64)
+        phoff, phnum = struct.unpack_from("<Q", head, 32)[0], struct.unpack_from("<H", head, 56)[0]
+        f.seek(phoff + (phnum - 1) * 56)
+        at = f.tell()
+        kind, flags, off, vaddr, paddr, filesz, memsz, align = struct.unpack("<IIQQQQQQ", f.read(56))
+        f.truncate(off + filesz)  # what follows the segment lies where zeros belong now
+        f.truncate(off + size)
+        f.seek(at)
+        f.write(struct.pack("<IIQQQQQQ", kind, flags, off, vaddr, paddr, size, size, align))
+        f.seek(40)  # no sections
+        f.write(bytes(8))
+        f.seek(58)
+        f.write(bytes(6))
+
+
+class Borrow(borrow.TestCase):
+    def setUp(self):
+        super().setUp()
+        with open(f"{vm.BUILD}/payload/guest_borrow.elf", "rb") as f, open(self.kernel, "wb") as k:
+            k.write(f.read())
+        grow(self.kernel, 64 * MIB)
+        self.disk = guests.image(self.path("disk.img"))
+        self.args = ["--software-kvm", "--console", "off", "--serial", "tty", "--memory", "128M",
+                     "--timeout", "200", "--no-reboot", "--cpus", "2", "--cmdline", "pci"]
+
+    def catch(self):
+        return super().catch(*self.args, "--disk", self.disk)
+
+    def finish(self, t):
+        t.expect("ready")
+        t.send(" ")
+        for name in ("works_while_its_file_is_rewritten", "what_the_disk_put_there_is_there",
+                     "all_else_is_as_it_was"):
+            t.expect(rf"\nok {name}(?=\r?\n)")
+        self.assertEqual(t.wait(), 0, t.out)
+
+    def test_guest_goes_on_when_its_kernel_is_written_over(self):
+        t = self.catch()
+        self.write(t, self.overwrite)
+        self.finish(t)
+
+    def test_guest_goes_on_when_its_kernel_is_truncated(self):
+        t = self.catch()
+        self.write(t, lambda: os.truncate(self.kernel, 0))
+        self.finish(t)
+
+    def test_guest_with_direct_io_goes_on_when_its_kernel_is_replaced(self):
+        self.disk += ",direct=on"
+        t = self.catch()
+        self.write(t, lambda: self.overwrite(os.O_TRUNC))
+        self.finish(t)
+
+    def start(self):
+        t = vm.Terminal("boot", "--kernel", self.kernel, *self.args, "--disk", self.disk)
+        self.addCleanup(t.close)
+        t.expect("ready")
+        return t
+
+    def test_kernel_is_not_borrowed_for_long(self):
+        t = self.start()
+        self.await_settled(t)
+        self.overwrite()
+        t.send(" ")
+        t.expect(r"\nok all_else_is_as_it_was(?=\r?\n)")
+        self.assertEqual(t.wait(), 0, t.out)
+
+    def test_machine_that_ends_at_once_gives_its_kernel_back(self):
+        t = self.catch()
+        t.kill(9)
+        t.wait()
+        self.overwrite()
+
+    def test_kernel_that_somebody_may_be_writing_is_copied(self):
+        fd = os.open(self.kernel, os.O_WRONLY)
+        self.addCleanup(os.close, fd)
+        t = self.start()
+        os.ftruncate(fd, 0)
+        t.send(" ")
+        t.expect(r"\nok all_else_is_as_it_was(?=\r?\n)")
+        self.assertEqual(t.wait(), 0, t.out)
