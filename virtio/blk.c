@@ -61,12 +61,23 @@ static void reset_cache(struct blk *b)
 
 /* ------------------------------------------------------------- queues */
 
+static bool is_full(const struct blk *b)
+{
+	return b->buffers >= b->buffers_max;
+}
+
+/* After some were done: answers are announced, and queues that wait have their turn. */
 static void notify(void *arg)
 {
 	struct blk *b = arg;
 
-	for (unsigned q = 0; q < b->v.nqueues; q++)
+	for (unsigned q = 0; q < b->v.nqueues; q++) {
 		vq_notify(virtio_vq(&b->v, q));
+		if (!b->queue[q].held || is_full(b))
+			continue;
+		b->queue[q].held = false;
+		virtio_rekick(&b->v, q);
+	}
 }
 
 static void blk_kick(struct virtio *v, unsigned q)
@@ -79,12 +90,14 @@ static void blk_kick(struct virtio *v, unsigned q)
 
 	vq_kicks_off(vq);
 	do {
-		while (budget && (took = vq_next(vq, &c)) == VQ_CHAIN) {
+		while (budget && !is_full(b) && (took = vq_next(vq, &c)) == VQ_CHAIN) {
 			blk_req_start(b, q, c);
 			budget--;
 		}
-	} while (budget && took == VQ_EMPTY && vq_kicks_on(vq));
-	if (!budget)
+	} while (budget && !is_full(b) && took == VQ_EMPTY && vq_kicks_on(vq));
+	/* Where it is full something is in flight, and when that is done notify() looks here. */
+	b->queue[q].held = is_full(b);
+	if (!budget && !b->queue[q].held)
 		virtio_rekick(v, q);
 	image_kick(b->im);
 	notify(b);
@@ -109,6 +122,7 @@ static int blk_queue_start(struct virtio *v, unsigned q)
 static void forget(struct blk *b, unsigned q)
 {
 	vq_reset(virtio_vq(&b->v, q));
+	b->queue[q].held = false;
 	blk_req_drop(b, q);
 }
 
@@ -120,6 +134,13 @@ static void drain(struct blk *b, unsigned q)
 		assert(some);
 		(void)some;
 	}
+	notify(b); /* other queues may have waited for what was in flight here */
+}
+
+void blk_drain(struct blk *b)
+{
+	for (unsigned q = 0; q < b->v.nqueues; q++)
+		drain(b, q);
 }
 
 static void blk_queue_stop(struct virtio *v, unsigned q)
@@ -134,8 +155,7 @@ static void blk_stop(struct virtio *v)
 
 	for (unsigned q = 0; q < v->nqueues; q++)
 		forget(b, q);
-	for (unsigned q = 0; q < v->nqueues; q++)
-		drain(b, q);
+	blk_drain(b);
 	reset_cache(b);
 }
 
@@ -223,31 +243,31 @@ static unsigned queue_count(const struct disk_config *c, unsigned cpus)
 
 int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env *env, struct err *e)
 {
-	unsigned queues = queue_count(c, env->cpus), index = env->index;
+	unsigned queues = queue_count(c, env->cpus);
 	uint16_t size = c->queue_size ? c->queue_size : QUEUE_SIZE;
 	struct blk *b = calloc(1, sizeof(*b));
 	struct image_env below = {.loop = env->loop, .workers = env->workers};
 	int r;
 
 	if (!b)
-		return err_msg(e, -ENOMEM, "disk %u: out of memory", index);
+		return err_msg(e, -ENOMEM, "out of memory");
 	below.owner = (struct image_owner){blk_req_done, notify, b};
 	r = image_open(&b->im, c, &below, e);
 	if (r < 0) {
-		err_ctx(e, "disk %u", index);
 		free(b);
 		return r;
 	}
-	snprintf(b->name, sizeof(b->name), "disk%u", index);
+	snprintf(b->name, sizeof(b->name), "disk%u", env->index);
 	snprintf(b->id, sizeof(b->id), "%s", c->serial[0] ? c->serial : b->name);
 	b->writethrough = c->writethrough;
+	b->buffers_max = BLK_BUFFERS_MAX;
 	b->sectors = b->im->size / BLK_SECTOR;
 	b->v.offered = features(b->im, queues);
 	fill_config(b, queues, size);
 	r = add_queues(b, env, queues, size);
 	if (r < 0) {
 		blk_free(b);
-		return err_msg(e, r, "disk %u: queues: %s", index, strerror(-r));
+		return err_msg(e, r, "queues: %s", strerror(-r));
 	}
 	*ret = b;
 	return 0;

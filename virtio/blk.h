@@ -20,10 +20,19 @@
 #define BLK_ZEROES_SECTORS ((256u << 20) / BLK_SECTOR)
 #define BLK_ZEROES_SEGS 1u
 
+/*
+ * Buffers in flight, summed over a disk's queues, with which it takes no more
+ * requests until some are done: each costs up to 48 bytes of the host's memory,
+ * and a few indirect tables make every head refer to as many as fit in a queue.
+ * 8 queues of 64 requests of 1 MiB in single pages, 258 buffers each, are less.
+ */
+#define BLK_BUFFERS_MAX (144u << 10)
+
 struct blk_req;
 
 struct blk_queue {
 	struct blk_req *in_flight; /* at most one a head, so at most the queue's size */
+	bool held;                 /* may have more, which wait until others are done */
 };
 
 struct blk {
@@ -36,6 +45,8 @@ struct blk {
 	bool writethrough; /* what the user asked for at first */
 	bool wce_written;  /* the driver chose since the last reset */
 	struct blk_queue queue[VIRTIO_QUEUES_MAX];
+	uint32_t buffers;     /* in flight */
+	uint32_t buffers_max; /* BLK_BUFFERS_MAX; one chain more may be in flight */
 	struct blk_req *idle; /* for reuse, nidle of them */
 	unsigned nidle;
 	struct log_budget budget;

@@ -19,6 +19,7 @@ struct blk_req {
 	struct image_req io;
 	struct blk *b;
 	struct vq_chain *chain;
+	uint32_t buffers; /* of the chain */
 	unsigned q;
 	bool dropped; /* its queue was reset */
 	struct blk_req *prev, *next;
@@ -53,6 +54,8 @@ static struct blk_req *req_get(struct blk *b, unsigned q, struct vq_chain *c)
 	if (r->next)
 		r->next->prev = r;
 	b->queue[q].in_flight = r;
+	r->buffers = chain_buffers(c);
+	b->buffers += r->buffers;
 	return r;
 }
 
@@ -60,6 +63,7 @@ static void req_put(struct blk_req *r)
 {
 	struct blk *b = r->b;
 
+	b->buffers -= r->buffers;
 	if (r->prev)
 		r->prev->next = r->next;
 	else

@@ -86,6 +86,11 @@ struct image_env {
  */
 int image_open(struct image **ret, const struct disk_config *c, const struct image_env *env,
 	       struct err *e);
+/*
+ * -EINVAL when the file begins as an image of another format does. For the user's
+ * sake, before a guest first runs; what a running one wrote is its own affair.
+ */
+int image_looks_raw(const char *path, struct err *e);
 void image_free(struct image *im); /* nothing is in flight; accepts NULL */
 
 void image_submit(struct image *im, struct image_req *r); /* no write to a read-only image */

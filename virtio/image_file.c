@@ -41,7 +41,15 @@ static int open_failed(const struct disk_config *c, bool direct, struct err *e)
 		int fd = open(c->path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 
 		if (fd >= 0) {
+			int ro = why == EROFS;
+
+			/* A block device that takes no writes says EACCES, too. */
+			ioctl(fd, BLKROGET, &ro);
 			close(fd);
+			if (!ro)
+				return err_msg(e, -why,
+					       "no permission to write %s (readonly=on reads only)",
+					       c->path);
 			return err_msg(e, -why, "%s is read-only: add readonly=on", c->path);
 		}
 	}
@@ -180,8 +188,10 @@ static int measure(struct image_file *f, const struct disk_config *c, struct err
 		errno = -r;
 		return err_sys(e, "size of %s", c->path);
 	}
+	if (!f->size)
+		return err_msg(e, -EINVAL, "%s is empty: a disk needs at least 512 bytes", c->path);
 	if (f->size < SECTOR)
-		return err_msg(e, -EINVAL, "%s is empty (%llu bytes): a disk needs at least 512",
+		return err_msg(e, -EINVAL, "%s has only %llu bytes: a disk needs at least 512",
 			       c->path, (unsigned long long)f->size);
 	if (f->size % SECTOR)
 		log_warn("%s: its size, %llu bytes, is not a multiple of 512: the guest does not "

@@ -98,7 +98,8 @@ static void kicks_update(struct vpci *t)
 		};
 		ret = vm_ioeventfd(t->vm, &kick, on);
 		if (ret)
-			log_debug("%s: ioeventfd of queue %u: error %d", t->v->name, q, -ret);
+			log_guest_at(LOG_DEBUG, &t->v->budget,
+				     "%s: ioeventfd of queue %u: error %d", t->v->name, q, -ret);
 		t->ioeventfd[q] = on && !ret;
 	}
 }

@@ -22,8 +22,8 @@
 #define AVAIL_F_NO_INTERRUPT 1
 #define USED_F_NO_NOTIFY 1
 
-/* A returned chain keeps a segment array up to this; a guest cannot make every head keep a big one.
- */
+/* What is kept for reuse: so many chains, each with at most so many segments' room. */
+#define IDLE_MAX 64
 #define SEG_KEEP 130
 #define SEG_FIRST 8
 
@@ -41,8 +41,9 @@ struct vq {
 	uint16_t used_idx;
 	uint32_t unsignalled;  /* chains returned since the last vq_notify */
 	struct vq_chain **out; /* by head: the chain in flight, or NULL */
-	struct vq_chain *idle; /* for reuse; idle and out together never exceed size */
-	uint64_t *table;       /* the copy of an indirect table: size descriptors */
+	struct vq_chain *idle; /* for reuse, nidle of them */
+	unsigned nidle;
+	uint64_t *table; /* the copy of an indirect table: size descriptors */
 	struct log_budget budget;
 };
 
@@ -132,6 +133,7 @@ void vq_reset(struct vq *q)
 		q->idle = c->next;
 		vq_chain_free(c);
 	}
+	q->nidle = 0;
 	free(q->table);
 	q->table = NULL;
 	q->desc = q->avail = q->used = (struct gwin){0};
@@ -292,6 +294,7 @@ static struct vq_chain *vq_chain_get(struct vq *q, uint16_t head)
 
 	if (c) {
 		q->idle = c->next;
+		q->nidle--;
 		blank.seg = c->seg;
 		blank.cap = c->cap;
 	} else if (!(c = malloc(sizeof(*c)))) {
@@ -303,6 +306,10 @@ static struct vq_chain *vq_chain_get(struct vq *q, uint16_t head)
 
 static void vq_chain_put(struct vq *q, struct vq_chain *c)
 {
+	if (q->nidle == IDLE_MAX) {
+		vq_chain_free(c);
+		return;
+	}
 	if (c->cap > SEG_KEEP) {
 		free(c->seg);
 		c->seg = NULL;
@@ -310,6 +317,7 @@ static void vq_chain_put(struct vq *q, struct vq_chain *c)
 	}
 	c->next = q->idle;
 	q->idle = c;
+	q->nidle++;
 }
 
 /* Whether the available ring holds an element that was not taken. */

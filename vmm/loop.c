@@ -16,6 +16,9 @@ struct loop {
 	int epfd, wakefd;
 	char name[16];
 	pthread_mutex_t lock;       /* the devices' */
+	pthread_mutex_t others;     /* held around it by all threads but the loop's: one competes */
+	pthread_mutex_t gate;       /* the loop's thread holds it while it waits */
+	bool waits;                 /* atomic: there is somebody at the gate to let pass */
 	pthread_mutex_t tasks_lock; /* innermost: held for a few instructions only */
 	struct loop_task *tasks, **tasks_end;
 	struct loop_timer *timers; /* sorted by due */
@@ -44,6 +47,8 @@ int loop_new(struct loop **ret, const char *name, struct err *e)
 	}
 	strncpy(l->name, name, sizeof(l->name) - 1);
 	pthread_mutex_init(&l->lock, NULL);
+	pthread_mutex_init(&l->others, NULL);
+	pthread_mutex_init(&l->gate, NULL);
 	pthread_mutex_init(&l->tasks_lock, NULL);
 	l->tasks_end = &l->tasks;
 	*ret = l;
@@ -61,12 +66,40 @@ void loop_free(struct loop *l)
 	free(l);
 }
 
+/*
+ * A mutex alone goes to whoever comes first, and a thread that has just let it
+ * go comes before one that must wake up: vCPUs at work on a register would keep
+ * the loop from its timers and signals. So only one other thread at a time,
+ * the owner of others, competes with the loop's thread, and it stops at the
+ * gate when that one waits. Order: others, gate, lock.
+ */
 void loop_lock(struct loop *l)
 {
+	pthread_mutex_lock(&l->others);
+	if (__atomic_load_n(&l->waits, __ATOMIC_SEQ_CST)) {
+		pthread_mutex_lock(&l->gate);
+		pthread_mutex_unlock(&l->gate);
+	}
 	pthread_mutex_lock(&l->lock);
 }
 
 void loop_unlock(struct loop *l)
+{
+	pthread_mutex_unlock(&l->lock);
+	pthread_mutex_unlock(&l->others);
+}
+
+/* The loop's thread: after the store at most one other enters, the one beyond the gate already. */
+static void loop_enter(struct loop *l)
+{
+	pthread_mutex_lock(&l->gate);
+	__atomic_store_n(&l->waits, true, __ATOMIC_SEQ_CST);
+	pthread_mutex_lock(&l->lock);
+	__atomic_store_n(&l->waits, false, __ATOMIC_SEQ_CST);
+	pthread_mutex_unlock(&l->gate);
+}
+
+static void loop_leave(struct loop *l)
 {
 	pthread_mutex_unlock(&l->lock);
 }
@@ -258,14 +291,14 @@ static void loop_dispatch(struct loop *l, int n)
 
 void loop_run(struct loop *l)
 {
-	loop_lock(l);
+	loop_enter(l);
 	while (!__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
 		int timeout = loop_tasks_waiting(l) ? 0 : loop_timeout(l);
 		unsigned dels = l->dels;
-		loop_unlock(l);
+		loop_leave(l);
 		struct epoll_event ev[LOOP_EVENTS];
 		int n = epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
-		loop_lock(l);
+		loop_enter(l);
 		/* A source may have gone while nobody held the lock: its pointer is stale. The
 		 * events are level-triggered, so what is dropped here comes again. */
 		if (l->dels != dels)
@@ -277,7 +310,7 @@ void loop_run(struct loop *l)
 		loop_tasks_run(l);
 	}
 	__atomic_store_n(&l->stop, false, __ATOMIC_RELEASE);
-	loop_unlock(l);
+	loop_leave(l);
 }
 
 static void *loop_thread(void *arg)

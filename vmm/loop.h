@@ -9,6 +9,11 @@
  * not block; the one that waits is a disk's stop, for the requests it has just
  * cancelled (virtio/blk.c).
  *
+ * The loop's thread comes first: however many others take the lock in turn, it
+ * waits for at most one of them, the one that has the lock or is about to. The
+ * others have no order among themselves, and a thread that uses loop_lock may
+ * hold the locks of several loops, taken in one order.
+ *
  * Storage of sources, timers and tasks is the caller's (embed them in the
  * device). All of loop_fd_*, loop_timer_* are called with the lock held or
  * before the loop runs; loop_post and loop_stop from any thread.
@@ -33,6 +38,7 @@ void loop_stop(struct loop *l); /* any thread; sticks until the next loop_run ha
 int loop_start(struct loop *l, struct err *e); /* loop_run on a thread of its own */
 void loop_join(struct loop *l);                /* stops that thread and waits for it */
 
+/* Any thread, outside the loop's callbacks. Not recursive. */
 void loop_lock(struct loop *l);
 void loop_unlock(struct loop *l);
 

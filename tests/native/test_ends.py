@@ -46,7 +46,7 @@ class Ends(vm.TestCase):
         self.check(self.end("crash-kernel"), 0)
 
     def test_halted_guest_runs_into_the_time_limit(self):
-        self.check(self.end("halt", timeout=2), 124, "time limit")
+        self.check(self.end("halt", timeout=2), 124, "--timeout 2: time limit reached")
 
     def test_spinning_guest_ends_though_the_caller_blocked_the_signal(self):
         """A signal takes vCPUs out of the guest, and whoever starts mvm hands its mask on."""
@@ -64,6 +64,20 @@ class Ends(vm.TestCase):
     def test_eight_cpus_end_together(self):
         self.check(self.end("off", "--cpus", "8"), 0)
         self.check(self.end("triple", "--cpus", "8"), 123, "triple")
+
+    def test_all_cpus_triple_fault_together(self):
+        r = guests.run("smp", "--cpus", "4", cmdline="triple")
+        self.check(r, 123, "triple")
+
+    def test_all_cpus_reset_together(self):
+        self.check(guests.run("smp", "--cpus", "4", cmdline="reset"), 0)
+
+    def test_all_cpus_reset_together_again_and_again(self):
+        r = vm.mvm("boot", "--software-kvm", "--kernel", f"{vm.BUILD}/payload/guest_smp.elf",
+                   "--console", "off", "--memory", "128M", "--timeout", "4", "-v", "--cmdline", "reset",
+                   "--cpus", "4")
+        self.assertEqual(r.status, 124, r)
+        self.assertGreaterEqual(r.err.count("the guest restarts"), 1, r)
 
     def test_memory_above_4_gib(self):
         self.check(self.end("off", memory="5G"), 0)
@@ -90,8 +104,11 @@ class Ends(vm.TestCase):
         path = self.path("timeline.json")
         r = self.end("marks", f"--timeline={path}")
         self.check(r, 0)
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
         with open(path) as f:
-            stages = json.load(f)["stages"]
+            text = f.read()
+        self.assertTrue(text.endswith("}\n"), text)
+        stages = json.loads(text)["stages"]
         self.assertEqual([s["stage"] for s in stages],
                          ["start", "vm", "memory", "kernel", "run", "console", "init", "root",
                           "root_init", "end"])
@@ -144,7 +161,7 @@ class Ends(vm.TestCase):
                    "--console", "off", "--memory", "128M", "--timeout", "60", "--cmdline", "marks",
                    "--serial", f"file={path}",
                    before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4, limit)))
-        self.check(r, 0, "serial: output is lost: File too large")
+        self.check(r, 0, f"serial: write {path}: File too large: output is lost")
         with open(path) as f:
             self.assertEqual(f.read(), "cons")
 

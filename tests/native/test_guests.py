@@ -66,6 +66,16 @@ class Hostile(guests.Guest):
         self.assertImage(1)
 
 
+class Smp(guests.Guest):
+    @classmethod
+    def args(cls):
+        return [*super().args(), "--cpus", "4"]
+
+    def images_are_untouched(self):
+        self.assertImage(0)
+        self.assertImage(1)
+
+
 def both(base, guest):
     """The class for each transport, with its host-side checks as tests."""
     for transport in ("pci", "mmio"):
@@ -80,3 +90,4 @@ def both(base, guest):
 both(Virtio, "virtio")
 both(Interrupts, "interrupts")
 both(Hostile, "hostile")
+both(Smp, "smp")

@@ -192,6 +192,32 @@ static void reset_of_one_queue_lets_the_other_finish(void **state)
 	end(f);
 }
 
+/* As for a reset, but each request is answered, and the queues live on. */
+static void drained_it_leaves_the_memory_alone_and_lives_on(void **state)
+{
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
+
+	for (unsigned i = 0; i < 40; i++)
+		send_on(f, i / 20, i, i % 2 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT, i * 8, 0,
+			1 << 20);
+	virtio_kick(f->v, 0);
+	virtio_kick(f->v, 1);
+	blk_drain(f->b);
+	for (unsigned i = 0; i < 40; i++)
+		assert_int_equal(status(f, i), OK);
+	memset(fake_at(&f->m, f->data), 0x33, 1 << 20);
+	turn(f->loop);
+	turn(f->loop);
+	for (unsigned i = 0; i < 1 << 20; i++)
+		if (((uint8_t *)fake_at(&f->m, f->data))[i] != 0x33)
+			fail_msg("byte %u was written after it was drained", i);
+	for (unsigned i = 0; i < 40; i++)
+		await(f, i / 20, NULL);
+	blk_drain(f->b); /* nothing is in flight */
+	assert_answer(ask(f, VIRTIO_BLK_T_IN, 0, 0, 512), OK, 513);
+	end(f);
+}
+
 static void a_host_error_is_one_requests_status(void **state)
 {
 	struct blk_rig *f = begin_live(DISK_DIRECT(state));
@@ -213,6 +239,7 @@ int main(void)
 		DISK_BOTH(a_full_queue_completes_with_few_interrupts),
 		DISK_BOTH(reset_in_flight_leaves_the_memory_alone),
 		DISK_BOTH(reset_of_one_queue_lets_the_other_finish),
+		DISK_BOTH(drained_it_leaves_the_memory_alone_and_lives_on),
 		DISK_BOTH(a_host_error_is_one_requests_status),
 	};
 

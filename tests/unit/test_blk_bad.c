@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a driver may get wrong, and what it may not know. */
 #define _GNU_SOURCE 1
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -196,6 +197,113 @@ static void a_flood_gives_the_loop_its_turns(void **state)
 	end(f);
 }
 
+/* ------------------------------------------------------------- too much at once */
+
+#define MANY 400 /* of data in a table */
+
+/* Every head's own descriptor, all of one table: a write, which ends at once nowhere. */
+static void one_table_for_all_heads(struct blk_rig *f, unsigned q, unsigned buffers)
+{
+	static struct fake_buf b[MANY + 2];
+	uint64_t table = fake_alloc(&f->m, 16 * (buffers + 2), 16);
+
+	header(f, q, VIRTIO_BLK_T_OUT, 8);
+	b[0] = (struct fake_buf){f->hdr[q], 16, 0};
+	for (unsigned i = 1; i <= buffers; i++)
+		b[i] = (struct fake_buf){f->data + 64 * i, 32, 0};
+	b[buffers].len = 512 - (buffers - 1) * 32 % 512; /* whole sectors */
+	b[buffers + 1] = (struct fake_buf){f->status[q], 1, FAKE_W};
+	fake_ring_init(&f->r[q], &f->m, 512);
+	fake_ring_zero(&f->r[q]);
+	for (unsigned i = 0; i < 512; i++)
+		fake_avail(&f->r[q], fake_indirect(&f->r[q], table, b, buffers + 2));
+}
+
+static struct blk_rig *begin_crowded(bool direct, unsigned buffers)
+{
+	struct blk_rig *f = begin();
+
+	f->c.direct = direct;
+	f->c.queue_size = 512;
+	plug(f);
+	for (unsigned q = 0; q < 2; q++)
+		one_table_for_all_heads(f, q, buffers);
+	drive(f, BITF(VIRTIO_F_INDIRECT_DESC));
+	return f;
+}
+
+static unsigned answers(struct blk_rig *f)
+{
+	unsigned n = 0;
+	uint32_t id, len;
+
+	for (unsigned q = 0; q < 2; q++)
+		for (; fake_used(&f->r[q], &id, &len); n++) {
+			assert_int_equal(len, 1);
+			assert_int_equal(status(f, q), OK);
+		}
+	return n;
+}
+
+/* Returns how many buffers were in flight at the most. */
+static unsigned serve_all(struct blk_rig *f)
+{
+	unsigned done = 0, most = 0;
+
+	virtio_kick(f->v, 0);
+	virtio_kick(f->v, 1);
+	while (done < 1024) {
+		unsigned n;
+
+		if (f->b->buffers > most)
+			most = f->b->buffers;
+		TURNS_UNTIL(f->loop, (n = answers(f)));
+		done += n;
+	}
+	assert_int_equal(f->b->buffers, 0);
+	return most;
+}
+
+static void a_disk_takes_no_more_than_its_share_of_memory(void **state)
+{
+	struct blk_rig *f = begin_crowded(DISK_DIRECT(state), MANY);
+
+	assert_int_equal(f->b->buffers_max, BLK_BUFFERS_MAX);
+	f->b->buffers_max = 3 * MANY;
+	assert_in_range(serve_all(f), MANY, 4 * MANY + 8);
+	end(f);
+}
+
+/* Chains whose segments are few enough to be kept; the allocator of a sanitizer counts nothing. */
+static void a_disk_at_rest_keeps_little_memory(void **state)
+{
+	struct blk_rig *f = begin_crowded(DISK_DIRECT(state), 100);
+	size_t before = mallinfo2().uordblks;
+
+	assert_true(serve_all(f) > 200 * 102);
+	if (mallinfo2().uordblks > before + (512u << 10))
+		fail_msg("%zu bytes", mallinfo2().uordblks - before);
+	end(f);
+}
+
+/* What one queue had in flight was all there may be; its reset lets the other go on. */
+static void a_reset_of_the_queue_that_has_it_all_lets_the_other_go_on(void **state)
+{
+	struct blk_rig *f = begin_live(DISK_DIRECT(state));
+
+	f->b->buffers_max = 3;
+	send_on(f, 0, 0, VIRTIO_BLK_T_IN, 0, 0, 1 << 20);
+	send_on(f, 1, 1, VIRTIO_BLK_T_IN, 8, 0, 512);
+	virtio_kick(f->v, 0);
+	virtio_kick(f->v, 1);
+	assert_int_equal(f->b->buffers, 3);
+	assert_true(f->b->queue[1].held);
+	virtio_queue_reset(f->v, 0);
+	assert_int_equal(await(f, 1, NULL), 513);
+	assert_int_equal(status(f, 1), OK);
+	end(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -209,6 +317,9 @@ int main(void)
 		cmocka_unit_test(a_request_without_status_byte_breaks_the_queue),
 		cmocka_unit_test(the_same_head_in_flight_twice_breaks_the_queue),
 		cmocka_unit_test(a_flood_gives_the_loop_its_turns),
+		DISK_BOTH(a_disk_takes_no_more_than_its_share_of_memory),
+		DISK_BOTH(a_disk_at_rest_keeps_little_memory),
+		DISK_BOTH(a_reset_of_the_queue_that_has_it_all_lets_the_other_go_on),
 	};
 
 	alarm(300); /* a hang fails */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -184,6 +186,106 @@ static void a_thread_runs_what_is_posted_from_outside(void **state)
 	loop_join(l);
 }
 
+/*
+ * Events of a source that another thread removes while the loop waits for the
+ * lock with them: the source's storage may be gone by then.
+ */
+static void never(void *arg, uint32_t events)
+{
+	(void)events;
+	*(bool *)arg = true;
+}
+
+static void a_fd_removed_between_waking_and_dispatch_is_not_called(void **state)
+{
+	struct loop *l = *state;
+	bool called = false;
+
+	assert_int_equal(loop_start(l, NULL), 0);
+	for (unsigned i = 0; i < 100 && !called; i++) {
+		struct loop_fd *s = calloc(1, sizeof(*s));
+		int fd = eventfd(0, EFD_NONBLOCK);
+
+		*s = (struct loop_fd){.fn = never, .arg = &called};
+		loop_lock(l);
+		assert_int_equal(loop_fd_add(l, s, fd, EPOLLIN), 0);
+		loop_unlock(l);
+		usleep(500); /* the loop sleeps */
+		loop_lock(l);
+		assert_int_equal(eventfd_write(fd, 1), 0);
+		usleep(500); /* it has the event and waits for the lock */
+		loop_fd_del(s);
+		loop_unlock(l);
+		loop_lock(l);
+		loop_unlock(l);
+		close(fd);
+		free(s);
+	}
+	loop_join(l);
+	assert_false(called);
+}
+
+/*
+ * Threads that take the lock again as soon as they have let it go, and keep it
+ * for long, as vCPUs do that work on a slow register. Each wakes the loop, which
+ * then waits for that one, and for one more when it is slow to wake.
+ */
+#define HAMMERS 4
+#define ROUNDS 50
+#define OTHERS_MAX (6 * ROUNDS)
+
+struct anvil {
+	struct loop *l;
+	int fd;
+	unsigned rounds, others; /* under the lock */
+};
+
+static void *hammer(void *arg)
+{
+	struct anvil *a = arg;
+	bool more = true;
+
+	while (more) {
+		loop_lock(a->l);
+		eventfd_write(a->fd, 1);
+		usleep(1000);
+		a->others++;
+		more = a->rounds < ROUNDS && a->others < OTHERS_MAX;
+		loop_unlock(a->l);
+	}
+	return NULL;
+}
+
+static void anvil_round(void *arg, uint32_t events)
+{
+	struct anvil *a = arg;
+	eventfd_t n;
+
+	(void)events;
+	eventfd_read(a->fd, &n);
+	if (++a->rounds >= ROUNDS || a->others >= OTHERS_MAX)
+		loop_stop(a->l);
+}
+
+static void a_thread_that_hammers_the_lock_does_not_starve_the_loop(void **state)
+{
+	struct loop *l = *state;
+	struct anvil a = {.l = l, .fd = eventfd(0, EFD_NONBLOCK)};
+	struct loop_fd s = {.fn = anvil_round, .arg = &a};
+	pthread_t t[HAMMERS];
+
+	assert_int_equal(loop_fd_add(l, &s, a.fd, EPOLLIN), 0);
+	for (unsigned i = 0; i < HAMMERS; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, hammer, &a), 0);
+	loop_run(l);
+	for (unsigned i = 0; i < HAMMERS; i++)
+		pthread_join(t[i], NULL);
+	loop_fd_del(&s);
+	close(a.fd);
+	if (a.others >= OTHERS_MAX)
+		fail_msg("%u others came before the loop's %u rounds", a.others, a.rounds);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -194,6 +296,8 @@ int main(void)
 		T(a_task_that_reposts_itself_does_not_starve_fds),
 		T(a_removed_fd_is_not_called_even_in_the_same_batch),
 		T(a_thread_runs_what_is_posted_from_outside),
+		T(a_fd_removed_between_waking_and_dispatch_is_not_called),
+		T(a_thread_that_hammers_the_lock_does_not_starve_the_loop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

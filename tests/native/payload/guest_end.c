@@ -49,9 +49,11 @@ void guest_main(void)
 	}
 	if (cmdline_has("crash-kernel")) /* it takes over, and powers off in the end */
 		outb(LAYOUT_PORT_PVPANIC, 2);
-	if (cmdline_has("crash-kernels"))
+	if (cmdline_has("crash-kernels")) {
 		for (int i = 0; i < 200; i++)
 			outb(LAYOUT_PORT_PVPANIC, 2);
+		put("crashed\n");
+	}
 	if (cmdline_has("spin"))
 		spin();
 	if (cmdline_has("marks")) {
