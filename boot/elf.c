@@ -116,6 +116,8 @@ static int walk_headers(struct kernel *k, const Elf64_Ehdr *h, int *ret_pvh, uin
 			return err_msg(e, -ENOEXEC,
 				       "truncated: its %llu bytes end before its program headers",
 				       (unsigned long long)k->len);
+		if (p.p_type == PT_INTERP || p.p_type == PT_DYNAMIC || p.p_type == PT_TLS)
+			return err_msg(e, -ENOEXEC, "a program for user space, not a kernel");
 		if (p.p_type == PT_LOAD) {
 			int r = add_segment(k, &p, i, e);
 			if (r)

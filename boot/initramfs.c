@@ -2,12 +2,13 @@
 #include "boot/initramfs.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "boot/beneath.h"
 
 #define MODULE_MAX (64u << 20) /* bytes of one module's file */
 #define TOTAL_MAX                                                                                  \
@@ -23,7 +24,7 @@ static const char *const filesystems[] = {"ext4", "btrfs", "xfs", "erofs", "squa
 /* An archive under construction: what is in it already, and the text of /modules.list. */
 struct build {
 	struct cpio cpio;
-	const char *dir;
+	struct beneath dir;
 	struct modlist done;
 	char **made; /* directories */
 	size_t nmade;
@@ -90,31 +91,27 @@ static int list_add(struct build *b, const char *prefix, const char *line)
 	return 0;
 }
 
-static int file_copy(struct build *b, int fd, const char *path, const char *name)
+static int file_copy(struct build *b, int fd, const struct stat *st, const char *name)
 {
-	struct stat st;
+	size_t size = (size_t)st->st_size;
 	uint8_t *to;
 
-	if (fstat(fd, &st) < 0)
-		return err_sys(b->e, "stat %s", path);
-	if (!S_ISREG(st.st_mode))
-		return err_msg(b->e, -EINVAL, "%s: not a regular file", path);
-	if (st.st_size > (off_t)MODULE_MAX)
-		return err_msg(b->e, -EFBIG, "%s: larger than %u MiB", path, MODULE_MAX >> 20);
-	if (b->cpio.len + (size_t)st.st_size > TOTAL_MAX)
+	if (st->st_size > (off_t)MODULE_MAX)
+		return err_msg(b->e, -EFBIG, "larger than %u MiB", MODULE_MAX >> 20);
+	if (b->cpio.len + size > TOTAL_MAX)
 		return err_msg(b->e, -EFBIG, "modules of more than %u MiB", TOTAL_MAX >> 20);
-	to = cpio_add_space(&b->cpio, name, S_IFREG | 0644, (size_t)st.st_size);
+	to = cpio_add_space(&b->cpio, name, S_IFREG | 0644, size);
 	if (!to)
 		return no_memory(b);
-	for (size_t at = 0; at < (size_t)st.st_size;) {
-		ssize_t n = read(fd, to + at, (size_t)st.st_size - at);
+	for (size_t at = 0; at < size;) {
+		ssize_t n = read(fd, to + at, size - at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return err_sys(b->e, "read %s", path);
+			return err_sys(b->e, "read");
 		if (!n)
-			return err_msg(b->e, -EIO, "%s: became shorter while it was read", path);
+			return err_msg(b->e, -EIO, "became shorter while it was read");
 		at += (size_t)n;
 	}
 	return 0;
@@ -122,23 +119,25 @@ static int file_copy(struct build *b, int fd, const char *path, const char *name
 
 static int module_add(struct build *b, const char *rel)
 {
-	char path[PATH_LEN_MAX], name[PATH_LEN_MAX];
+	char name[PATH_LEN_MAX];
+	struct stat st;
 	int fd, r;
 
-	if (snprintf(path, sizeof(path), "%s/%s", b->dir, rel) >= (int)sizeof(path) ||
-	    snprintf(name, sizeof(name), "lib/modules/%s", rel) >= (int)sizeof(name))
+	if (snprintf(name, sizeof(name), "lib/modules/%s", rel) >= (int)sizeof(name))
 		return err_msg(b->e, -ENAMETOOLONG, "%s: path too long", rel);
 	r = parents(b, name);
 	if (r)
 		return r;
-	/* O_NONBLOCK: a FIFO in its place must not stop us. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = beneath_open(&b->dir, rel, &st, b->e);
 	if (fd < 0)
-		return err_sys(b->e, "open %s", path);
-	r = file_copy(b, fd, path, name);
+		return fd;
+	r = file_copy(b, fd, &st, name);
 	close(fd);
-	if (!r)
-		r = list_add(b, "/", name);
+	if (r) {
+		err_ctx(b->e, "%s/%s", b->dir.dir, rel);
+		return r;
+	}
+	r = list_add(b, "/", name);
 	if (!r)
 		r = remember(b, &b->done.path, &b->done.n, rel, strlen(rel));
 	return r;
@@ -199,8 +198,10 @@ static int modules_all(struct build *b, const struct initramfs_args *a)
 		NULL,
 	};
 	struct modtree *t;
-	int r = modtree_open(&t, a->modules, b->e);
+	int r = beneath_init(&b->dir, a->modules, b->e);
 
+	if (!r)
+		r = modtree_open(&t, a->modules, b->e);
 	if (r)
 		return r;
 	r = modules_add(b, t, want);
@@ -234,14 +235,17 @@ static int build_all(struct build *b, const struct initramfs_args *a)
 
 int initramfs_build(struct cpio *ret, const struct initramfs_args *a, struct err *e)
 {
-	struct build b = {.dir = a->modules, .e = e};
+	struct build b = {.dir.fd = -1, .e = e};
 	int r = build_all(&b, a);
 
+	if (a->ret_modules)
+		*a->ret_modules = b.done.n;
 	for (size_t i = 0; i < b.nmade; i++)
 		free(b.made[i]);
 	free(b.made);
 	free(b.list);
 	modlist_fini(&b.done);
+	beneath_fini(&b.dir);
 	if (r) {
 		cpio_fini(&b.cpio);
 		err_ctx(e, "initramfs");

@@ -77,6 +77,7 @@ struct initramfs_args {
 	bool mmio;           /* virtio over MMIO: its transport module too */
 	bool root;           /* a root disk is there */
 	const char *rootfs; /* its file system; NULL: unknown, all that are known are taken along */
+	size_t *ret_modules; /* how many were; may be NULL */
 };
 int initramfs_build(struct cpio *ret, const struct initramfs_args *a, struct err *e);
 

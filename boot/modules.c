@@ -7,12 +7,13 @@
 #include "boot/initramfs.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "boot/beneath.h"
 
 #define TEXT_MAX (64u << 20) /* bytes of one index file */
 #define LINES_MAX 65536      /* modules: a kernel with everything enabled has about 10,000 */
@@ -35,7 +36,8 @@ struct index {
 };
 
 struct modtree {
-	char *dir; /* where modules.alias is read from when needed; NULL */
+	char *dir;            /* where modules.alias is read from when needed; NULL */
+	struct beneath files; /* with dir */
 	char *dep, *builtin, *softdep, *alias;
 	bool alias_read;
 	struct index have, built;
@@ -192,19 +194,20 @@ static int visit_name(struct walk *w, const char *name, size_t len, bool *ret_fo
 	return 0;
 }
 
-static char *text_read(const char *dir, const char *name, struct err *e);
+static int text_read(struct modtree *t, const char *name, char **ret, struct err *e);
 
 /* Everything in "alias NAME MODULE" lines for exactly this name: crypto algorithms are named so. */
 static int visit_alias(struct walk *w, const char *name, size_t len)
 {
 	struct modtree *t = w->t;
 	bool found;
-	int r;
+	int r = 0;
 
 	if (!t->alias_read && t->dir)
-		t->alias = text_read(t->dir, "modules.alias", NULL);
+		r = text_read(t, "modules.alias", &t->alias, w->e);
 	t->alias_read = true;
-	r = t->alias ? spend(w, strlen(t->alias)) : 0;
+	if (!r && t->alias)
+		r = spend(w, strlen(t->alias));
 	for (const char *p = t->alias; p && *p && !r; p += *p == '\n') {
 		size_t line = strcspn(p, "\n");
 		size_t head = 6 + len + 1; /* "alias ", the name, a blank */
@@ -373,38 +376,42 @@ static int fd_read(int fd, char *buf, size_t len)
 	return 0;
 }
 
-/* NUL-terminated; a NUL inside ends it earlier, which harms nobody. */
-static char *text_read(const char *dir, const char *name, struct err *e)
+static int text_copy_fd(int fd, size_t size, char **ret, struct err *e)
 {
-	char path[4096], *text = NULL;
-	struct stat st;
-	int fd, r;
+	char *text;
+	int r;
 
-	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path)) {
-		err_msg(e, -ENAMETOOLONG, "%s: path too long", name);
-		return NULL;
-	}
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0) {
-		err_sys(e, "open %s", path);
-		return NULL;
-	}
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		err_msg(e, -EINVAL, "%s: not a regular file", path);
-	} else if (st.st_size > (off_t)TEXT_MAX) {
-		err_msg(e, -EFBIG, "%s: larger than %u MiB", path, TEXT_MAX >> 20);
-	} else if (!(text = malloc((size_t)st.st_size + 1))) {
-		err_msg(e, -ENOMEM, "%s: out of memory", path);
-	} else if ((r = fd_read(fd, text, (size_t)st.st_size))) {
-		errno = -r;
-		err_sys(e, "read %s", path);
+	if (size > TEXT_MAX)
+		return err_msg(e, -EFBIG, "larger than %u MiB", TEXT_MAX >> 20);
+	text = malloc(size + 1);
+	if (!text)
+		return err_msg(e, -ENOMEM, "out of memory");
+	r = fd_read(fd, text, size);
+	if (r) {
 		free(text);
-		text = NULL;
-	} else {
-		text[st.st_size] = 0;
+		return err_msg(e, r, "read: %s", strerror(-r));
 	}
+	text[size] = 0;
+	*ret = text;
+	return 0;
+}
+
+/* NUL-terminated; a NUL inside ends it earlier, which harms nobody. No file: nothing in *ret. */
+static int text_read(struct modtree *t, const char *name, char **ret, struct err *e)
+{
+	struct stat st;
+	struct err why = {0};
+	int fd = beneath_open(&t->files, name, &st, &why), r;
+
+	if (fd == -ENOENT && strcmp(name, "modules.dep"))
+		return 0;
+	if (fd < 0)
+		return err_msg(e, fd, "%s", why.text);
+	r = text_copy_fd(fd, (size_t)st.st_size, ret, e);
 	close(fd);
-	return text;
+	if (r)
+		err_ctx(e, "%s/%s", t->dir, name);
+	return r;
 }
 
 static int index_all(struct modtree *t, struct err *e)
@@ -417,18 +424,21 @@ static int index_all(struct modtree *t, struct err *e)
 int modtree_open(struct modtree **ret, const char *dir, struct err *e)
 {
 	struct modtree *t = calloc(1, sizeof(*t));
-	struct err own = {0};
 	int r;
 
-	e = e ? e : &own;
 	if (!t || !(t->dir = strdup(dir))) {
 		free(t);
 		return err_msg(e, -ENOMEM, "out of memory");
 	}
-	t->dep = text_read(dir, "modules.dep", e);
-	t->builtin = text_read(dir, "modules.builtin", NULL);
-	t->softdep = text_read(dir, "modules.softdep", NULL);
-	r = t->dep ? index_all(t, e) : e->code;
+	r = beneath_init(&t->files, t->dir, e);
+	if (!r)
+		r = text_read(t, "modules.dep", &t->dep, e);
+	if (!r)
+		r = text_read(t, "modules.builtin", &t->builtin, e);
+	if (!r)
+		r = text_read(t, "modules.softdep", &t->softdep, e);
+	if (!r)
+		r = index_all(t, e);
 	if (r) {
 		modtree_free(t);
 		return r;
@@ -473,6 +483,8 @@ void modtree_free(struct modtree *t)
 	free(t->builtin);
 	free(t->softdep);
 	free(t->alias);
+	if (t->dir)
+		beneath_fini(&t->files);
 	free(t->dir);
 	free(t);
 }

@@ -225,10 +225,14 @@ static void irq_msi_commit(struct irq *i)
 	if (!i->routed) {
 		i->routed = true;
 		r = irqs_commit(i->q);
+		/* Left in the table it would fail every other device's update as well. */
+		i->routed = r == 0;
 	}
 	pthread_mutex_unlock(&i->q->lock);
 	if (r == 0)
 		r = irq_assign(i, true);
+	else
+		irq_assign(i, false); /* what it raises stays pending */
 	if (r < 0)
 		log_guest(&i->q->refused, "MSI route %u to %#llx: %s", i->gsi,
 			  (unsigned long long)i->addr, strerror(-r));

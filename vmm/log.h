@@ -3,6 +3,11 @@
  * Log lines on standard error.  Thread-safe; one line is one write(2).  While
  * the terminal is in raw mode lines end in CR LF (term.c says so to log_raw()).
  *
+ * Nothing here waits for a reader: who logs may hold a device's lock, and a guest
+ * can make it log. A line that does not fit is lost, and as soon as there is room
+ * a line tells how many were. Errors are kept for that time, LOG_KEEP bytes of
+ * them; exit(3) gives a slow reader a moment to take them.
+ *
  * What a guest, a peer or a file can provoke goes through log_guest(), whose
  * budget keeps a hostile guest from filling the host's log.
  */
@@ -19,12 +24,15 @@ bool log_on(enum log_level level);
 /* While quiet errors alone: a machine that restarts does not repeat what its set-up said. */
 void log_quiet(bool quiet);
 void log_raw(bool raw);
+#define LOG_KEEP 4096
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_at(LOG_WARN, __VA_ARGS__)
 #define log_info(...) log_at(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
+
+void log_text(const char *text); /* as it is; shorter than LOG_KEEP */
 
 /*
  * At most LOG_GUEST_MAX lines a budget, and LOG_GUEST_ALL in the life of the

@@ -15,6 +15,7 @@
 #include "vmm/chr.h"
 #include "vmm/log.h"
 #include "vmm/term_mode.h"
+#include "vmm/term_out.h"
 
 #define CTRL_A 0x01
 #define INPUT_MAX 4096         /* keys that the guest has not taken yet */
@@ -107,8 +108,8 @@ static void say(const char *text)
 {
 	if (term.out.tty)
 		term_write((const uint8_t *)text, strlen(text));
-	else if (write(STDERR_FILENO, text, strlen(text)) < 0)
-		return; /* nowhere left to say so */
+	else
+		log_text(text);
 }
 
 static void announce(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -176,6 +177,7 @@ static void help(void)
 	say("\r\n[mvm: Ctrl-A x       quit\r\n"
 	    "      Ctrl-A c       move the keyboard between console and serial line\r\n"
 	    "      Ctrl-A Ctrl-A  send one Ctrl-A (also Ctrl-A a)\r\n"
+	    "      Ctrl-A OTHER   send both\r\n"
 	    "      Ctrl-A h       this help]\r\n");
 }
 
@@ -369,7 +371,7 @@ int term_open(struct loop *l, const struct power_sink *quit, struct err *e)
 			return err_msg(e, ret, "terminal: %s", strerror(-ret));
 	}
 	term.loop = l;
-	own = term_mode_reopen(STDIN_FILENO, O_RDONLY);
+	own = term_out_reopen(STDIN_FILENO, O_RDONLY);
 	term.in_own = own >= 0;
 	term.in_fd = term.in_own ? own : STDIN_FILENO;
 	term_out_init(&term.out, STDOUT_FILENO);

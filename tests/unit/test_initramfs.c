@@ -7,11 +7,15 @@
 
 #include <cmocka.h>
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "tests/unit/cpio_parse.h"
@@ -257,8 +261,7 @@ static void missing_directory_is_named(void **state)
 
 	(void)state;
 	assert_int_equal(initramfs_build(&c, &a, &err), -ENOENT);
-	assert_string_equal(err.text, "initramfs: open /nonexistent/modules.dep: No such file or "
-				      "directory");
+	assert_string_equal(err.text, "initramfs: open /nonexistent: No such file or directory");
 }
 
 /* Builds with this in place of the virtio_blk module. */
@@ -299,9 +302,148 @@ static void module_that_is_gone_is_named(void **state)
 
 static void module_that_is_a_fifo_is_refused(void **state)
 {
+	int watch = inotify_init1(IN_NONBLOCK);
+	char path[100], events[4096];
+
 	(void)state;
 	assert_int_equal(with_odd_module(make_fifo), -EINVAL);
 	assert_non_null(strstr(err.text, "virtio_blk.ko: not a regular file"));
+	/* Nor is it opened: that alone can do something. */
+	snprintf(path, sizeof(path), "%s/k/virtio_blk.ko", dir);
+	assert_true(inotify_add_watch(watch, path, IN_OPEN) >= 0);
+	assert_int_equal(initramfs_build(&(struct cpio){0},
+					 &(struct initramfs_args){.modules = dir, .root = true},
+					 &err),
+			 -EINVAL);
+	assert_int_equal(read(watch, events, sizeof(events)), -1);
+	close(watch);
+}
+
+static int make_device(const char *path)
+{
+	return mknod(path, S_IFCHR | 0600, makedev(1, 5)) ? symlink("/dev/zero", path) : 0;
+}
+
+static void module_that_is_a_device_is_refused(void **state)
+{
+	int r;
+
+	(void)state;
+	r = with_odd_module(make_device);
+	assert_true(r == -EINVAL || r == -EXDEV); /* who may make no device node made a link */
+}
+
+static int link_out(const char *path)
+{
+	return symlink("/etc/passwd", path);
+}
+
+static int link_out_by_dots(const char *path)
+{
+	return symlink("../../../../../../../../etc/passwd", path);
+}
+
+static int link_in(const char *path)
+{
+	return symlink("../k/fs/../virtio_mmio.ko", path);
+}
+
+static void link_out_of_the_directory_is_refused(void **state)
+{
+	(void)state;
+	assert_int_equal(with_odd_module(link_out), -EXDEV);
+	assert_non_null(
+		strstr(err.text, "virtio_blk.ko: a symbolic link leads out of the directory"));
+	assert_int_equal(with_odd_module(link_out_by_dots), -EXDEV);
+}
+
+static void directory_that_is_a_link_out_is_refused(void **state)
+{
+	const struct initramfs_args a = {.modules = dir, .root = true, .rootfs = "btrfs"};
+	struct cpio c = {0};
+	char from[100], to[100];
+
+	(void)state;
+	snprintf(from, sizeof(from), "%s/k/fs", dir);
+	snprintf(to, sizeof(to), "%s-fs", dir);
+	assert_int_equal(rename(from, to) | symlink(to, from), 0);
+	assert_int_equal(initramfs_build(&c, &a, &err), -EXDEV);
+	assert_int_equal(unlink(from) | rename(to, from), 0);
+}
+
+static void link_inside_the_directory_works(void **state)
+{
+	const struct initramfs_args a = {.modules = dir, .root = true, .rootfs = "ext4"};
+	struct cpio c = {0};
+	struct cpio_entry e;
+	char path[100];
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/k/virtio_blk.ko", dir);
+	assert_int_equal(unlink(path) | link_in(path), 0);
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	assert_true(entry(&c, "lib/modules/k/virtio_blk.ko", &e));
+	assert_memory_equal(e.data, "mmio", 4);
+	cpio_fini(&c);
+}
+
+static void directory_may_itself_be_a_link(void **state)
+{
+	char path[100];
+	const struct initramfs_args a = {.modules = path, .root = true, .rootfs = "btrfs"};
+	struct cpio c = {0};
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s-link", dir);
+	assert_int_equal(symlink(dir, path), 0);
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	unlink(path);
+	cpio_fini(&c);
+}
+
+/* As on a kernel without it: this program's syscall() stands in front of libc's. */
+static bool no_openat2;
+
+long syscall(long n, ...)
+{
+	static long (*real)(long, ...);
+	va_list ap;
+
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "syscall");
+	if (n == SYS_openat2 && no_openat2) {
+		errno = ENOSYS;
+		return -1;
+	}
+	va_start(ap, n);
+	long a = va_arg(ap, long), b = va_arg(ap, long), c = va_arg(ap, long), d = va_arg(ap, long),
+	     e = va_arg(ap, long), f = va_arg(ap, long);
+	va_end(ap);
+	return real(n, a, b, c, d, e, f);
+}
+
+static void without_openat2_no_link_is_followed(void **state)
+{
+	const struct initramfs_args a = {.modules = dir, .root = true, .rootfs = "btrfs"};
+	struct cpio c = {0};
+	char from[100];
+
+	(void)state;
+	no_openat2 = true;
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	well_formed(&c);
+	cpio_fini(&c);
+	assert_int_equal(with_odd_module(link_in), -ELOOP);
+	assert_non_null(strstr(err.text, "virtio_blk.ko: a symbolic link"));
+	assert_int_equal(with_odd_module(link_out), -ELOOP);
+	assert_int_equal(with_odd_module(make_fifo), -EINVAL);
+	assert_int_equal(with_odd_module(NULL), -ENOENT);
+	snprintf(from, sizeof(from), "%s/l", dir);
+	assert_int_equal(symlink("k", from), 0);
+	write_file("modules.dep", "l/virtio_pci.ko:\n");
+	assert_int_equal(initramfs_build(&c, &(struct initramfs_args){.modules = dir}, &err),
+			 -ENOTDIR);
+	no_openat2 = false;
 }
 
 static void module_too_large_is_refused(void **state)
@@ -327,6 +469,16 @@ int main(void)
 		cmocka_unit_test_setup_teardown(missing_directory_is_named, setup, teardown),
 		cmocka_unit_test_setup_teardown(module_that_is_gone_is_named, setup, teardown),
 		cmocka_unit_test_setup_teardown(module_that_is_a_fifo_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(module_that_is_a_device_is_refused, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(link_out_of_the_directory_is_refused, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(directory_that_is_a_link_out_is_refused, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(link_inside_the_directory_works, setup, teardown),
+		cmocka_unit_test_setup_teardown(directory_may_itself_be_a_link, setup, teardown),
+		cmocka_unit_test_setup_teardown(without_openat2_no_link_is_followed, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(module_too_large_is_refused, setup, teardown),
 	};
 

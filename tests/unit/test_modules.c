@@ -309,6 +309,37 @@ static void index_that_is_no_file_is_an_error(void **state)
 	rmdir(dir);
 }
 
+/* Each of them: the directory's author may not choose which of the host's files is read. */
+static void index_that_is_a_link_out_is_an_error(void **state)
+{
+	static const char *const names[] = {"modules.dep", "modules.builtin", "modules.softdep",
+					    "modules.alias"};
+	char dir[] = "/tmp/test_modules-XXXXXX", path[100], cmd[100];
+	struct modlist m;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	write_file(dir, "modules.dep", "a.ko:\n");
+	write_file(dir, "modules.softdep", "softdep a pre: see\n");
+	for (size_t i = 4; i--;) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		unlink(path);
+		assert_int_equal(symlink("/etc/passwd", path), 0);
+		assert_int_equal(modlist_resolve(&m, dir, WANT("a"), &err), -EXDEV);
+		assert_non_null(strstr(err.text, names[i]));
+		assert_non_null(strstr(err.text, "leads out of the directory"));
+		unlink(path);
+		if (i == 2)
+			write_file(dir, "modules.softdep", "");
+	}
+	write_file(dir, "dep", "a.ko:\n");
+	assert_int_equal(symlink("./dep", path), 0);
+	assert_int_equal(modlist_resolve(&m, dir, WANT("a"), &err), 0);
+	modlist_fini(&m);
+	snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
+	assert_int_equal(system(cmd), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -331,6 +362,7 @@ int main(void)
 		cmocka_unit_test(number_of_lines_is_bounded),
 		cmocka_unit_test(directory_is_read),
 		cmocka_unit_test(index_that_is_no_file_is_an_error),
+		cmocka_unit_test(index_that_is_a_link_out_is_an_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

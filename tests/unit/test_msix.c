@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "virtio/msix.h"
 
+#include <errno.h>
 #include <linux/kvm.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +20,7 @@ static struct {
 	unsigned routings, assigns, deassigns;
 	struct kvm_irq_routing_entry last; /* of the last table */
 	unsigned msis;
+	uint32_t bad; /* it takes no table that holds this address */
 } kvm;
 
 int ioctl(int fd, unsigned long req, ...)
@@ -26,6 +28,7 @@ int ioctl(int fd, unsigned long req, ...)
 	const struct kvm_irq_routing *table;
 	const struct kvm_irqfd *irqfd;
 	va_list ap;
+	int ret = 0;
 
 	(void)fd;
 	va_start(ap, req);
@@ -33,8 +36,15 @@ int ioctl(int fd, unsigned long req, ...)
 		table = va_arg(ap, const struct kvm_irq_routing *);
 		kvm.routings++;
 		kvm.msis = 0;
-		for (unsigned i = 0; i < table->nr; i++)
-			kvm.msis += table->entries[i].type == KVM_IRQ_ROUTING_MSI;
+		for (unsigned i = 0; i < table->nr; i++) {
+			if (table->entries[i].type != KVM_IRQ_ROUTING_MSI)
+				continue;
+			kvm.msis++;
+			if (kvm.bad && table->entries[i].u.msi.address_lo == kvm.bad) {
+				errno = EINVAL;
+				ret = -1;
+			}
+		}
 		if (table->nr)
 			kvm.last = table->entries[table->nr - 1];
 	} else if (req == KVM_IRQFD) {
@@ -45,7 +55,7 @@ int ioctl(int fd, unsigned long req, ...)
 			kvm.assigns++;
 	}
 	va_end(ap);
-	return 0;
+	return ret;
 }
 
 struct fixture {
@@ -280,11 +290,35 @@ static void msix_qword_that_unmasks_delivers_its_own_data(void **state)
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+static void msix_address_that_kvm_refuses_disturbs_no_other_vector(void **state)
+{
+	struct fixture *x = *state;
+
+	kvm.bad = 0xfee66000;
+	control(x, ENABLE);
+	vector(x, 0, kvm.bad, 0x31, 0);
+	vector(x, 1, 0xfee02000, 0x32, 0);
+	assert_int_equal(kvm.msis, 1);
+	assert_int_equal(kvm.last.u.msi.data, 0x32);
+	assert_int_equal(kvm.assigns, 1);
+	/* One that worked before: what it raises from now on is pending. */
+	vector(x, 2, 0xfee03000, 0x33, 0);
+	assert_int_equal(kvm.assigns, 2);
+	vector(x, 2, kvm.bad, 0x33, 0);
+	assert_int_equal(kvm.deassigns, 1);
+	msix_raise(&x->m, 2);
+	assert_int_equal(msix_pba_read(&x->m, 0, 8), 4);
+	vector(x, 2, 0xfee04000, 0x34, 0);
+	assert_int_equal(kvm.assigns, 3);
+	assert_int_equal(kvm.msis, 2);
+}
+
 #define K(f) cmocka_unit_test_setup_teardown(f, setup_kvm, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		K(msix_address_that_kvm_refuses_disturbs_no_other_vector),
 		T(msix_capability_has_the_standards_bytes),
 		T(msix_table_starts_masked_and_keeps_what_is_written),
 		T(msix_table_odd_and_outside_accesses_are_nothing),
