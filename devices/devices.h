@@ -21,11 +21,13 @@
 struct serial_env { /* both outlive the device */
 	struct irq *irq;
 	struct chr *chr;
+	bool hold; /* input waits at the host until the guest listens: serial.c says why */
 };
 struct serial;
 int serial_new(struct serial **ret, struct bus *pio, struct loop *l, const struct serial_env *env,
 	       struct err *e);
 void serial_free(struct serial *s);
+void serial_listen(struct serial *s); /* the guest reads from now on; accepts NULL */
 
 /* devices/cmos.c: MC146818 clock, read-only UTC time; memory size bytes. Alarm and periodic
  * interrupts are absent. */

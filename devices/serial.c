@@ -10,6 +10,12 @@
  * The line is an edge. The driver's handler reads IIR until nothing is
  * pending, so an edge is due whenever a condition that its IER bit lets through
  * becomes pending which was not before, however many others are pending still.
+ *
+ * A driver that opens the port clears the FIFO, and with it what somebody typed or
+ * piped in before. With serial_env's hold the host keeps its bytes until
+ * serial_listen(), or until the receive interrupt is enabled and the guest has
+ * printed something and then nothing for a while, or has been for HOLD_LOOKS, or
+ * for HOLD_MAX whatever it does: it may poll.
  */
 #include "devices/devices.h"
 
@@ -21,6 +27,11 @@
 #include "vmm/timeline.h"
 
 #define FIFO_SIZE 16u
+
+/* How often it is looked whether the guest listens, and how many times: 5 s, a minute. */
+#define HOLD_NS 100000000ull
+#define HOLD_LOOKS 50
+#define HOLD_MAX 600
 
 enum { /* offsets; with LCR_DLAB 0 and 1 are the divisor's bytes */
        REG_RBR_THR = 0,
@@ -81,7 +92,13 @@ struct serial {
 	uint8_t ier, fcr, lcr, mcr, lsr, msr, scr, dll, dlm;
 	bool thr_pending; /* the transmitter-empty interrupt was not acknowledged yet */
 	uint8_t raised;   /* conditions (IER bits) for which an edge was sent */
-	bool spoke;
+	uint64_t said;    /* bytes */
+
+	bool held; /* input is */
+	struct loop *loop;
+	struct loop_timer hold;
+	unsigned looks, ready; /* looks in all, and with the interrupt enabled */
+	uint64_t seen;         /* said at the last look */
 
 	uint8_t fifo[FIFO_SIZE];
 	unsigned head, count; /* head < FIFO_SIZE, count <= serial_depth() */
@@ -143,7 +160,7 @@ static size_t serial_room(void *dev)
 	const struct serial *s = dev;
 
 	/* 8.6.7: in loopback the input pin is disconnected. */
-	if (s->mcr & MCR_LOOP)
+	if (s->held || s->mcr & MCR_LOOP)
 		return 0;
 	return serial_depth(s) - s->count;
 }
@@ -165,8 +182,30 @@ static void serial_input(void *dev, const uint8_t *buf, size_t n)
  */
 static void serial_drained(struct serial *s)
 {
-	if (!s->count && !(s->mcr & MCR_LOOP))
+	if (!s->count && !s->held && !(s->mcr & MCR_LOOP))
 		chr_room(s->chr);
+}
+
+void serial_listen(struct serial *s)
+{
+	if (!s || !s->held)
+		return;
+	loop_timer_cancel(&s->hold);
+	s->held = false;
+	serial_drained(s);
+}
+
+static void serial_look(void *arg)
+{
+	struct serial *s = arg;
+	bool silent = s->said && s->said == s->seen;
+
+	s->seen = s->said;
+	s->ready += !!(s->ier & IER_RDI);
+	if (++s->looks == HOLD_MAX || s->ready == HOLD_LOOKS || (silent && s->ier & IER_RDI))
+		serial_listen(s);
+	else
+		loop_timer_set(s->loop, &s->hold, loop_now() + HOLD_NS);
 }
 
 static void serial_flush_rx(struct serial *s)
@@ -198,9 +237,8 @@ static void serial_transmit(struct serial *s, uint8_t byte)
 	if (s->mcr & MCR_LOOP) {
 		serial_receive(s, byte);
 	} else {
-		if (!s->spoke)
+		if (!s->said++)
 			timeline_mark(STAGE_CONSOLE);
-		s->spoke = true;
 		chr_write(s->chr, &byte, 1);
 	}
 	s->thr_pending = true; /* empty again */
@@ -364,7 +402,9 @@ int serial_new(struct serial **ret, struct bus *pio, struct loop *l, const struc
 
 	if (!s)
 		return err_msg(e, -ENOMEM, "serial: out of memory");
-	*s = (struct serial){.pio = pio, .irq = env->irq, .chr = env->chr};
+	*s = (struct serial){
+		.pio = pio, .irq = env->irq, .chr = env->chr, .loop = l, .held = env->hold};
+	s->hold = (struct loop_timer){.fn = serial_look, .arg = s};
 	s->dll = 12; /* 9600 baud */
 	s->msr = MSR_CTS | MSR_DSR | MSR_DCD;
 
@@ -381,6 +421,8 @@ int serial_new(struct serial **ret, struct bus *pio, struct loop *l, const struc
 		free(s);
 		return rc;
 	}
+	if (s->held)
+		loop_timer_set(l, &s->hold, loop_now() + HOLD_NS);
 	chr_bind(s->chr, &(struct chr_user){.room = serial_room, .input = serial_input, .dev = s});
 	*ret = s;
 	return 0;
@@ -390,6 +432,7 @@ void serial_free(struct serial *s)
 {
 	if (!s)
 		return;
+	loop_timer_cancel(&s->hold);
 	chr_bind(s->chr, NULL);
 	bus_del(s->pio, LAYOUT_PORT_SERIAL);
 	free(s);

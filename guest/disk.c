@@ -190,22 +190,39 @@ bool disk_wait(const char *root, char *path, size_t size)
 	return false;
 }
 
-void disk_names(char *buf, size_t size)
+/* The first name after @last in the order of the alphabet. Nobody's root is on a loop or RAM disk.
+ */
+static bool name_after(const char *last, char *next, size_t size)
 {
 	DIR *d = opendir(BLOCK);
 	struct dirent *e;
-	size_t n = 0;
+	bool found = false;
 
 	while (d && (e = readdir(d))) {
-		size_t len = strlen(e->d_name);
+		const char *name = e->d_name;
 
-		if (*e->d_name == '.' || n + len + 2 > size)
+		if (*name == '.' || !strncmp(name, "loop", 4) || !strncmp(name, "ram", 3) ||
+		    strlen(name) >= size || strcmp(name, last) <= 0 ||
+		    (found && strcmp(name, next) >= 0))
 			continue;
-		buf[n++] = ' ';
-		memcpy(buf + n, e->d_name, len);
-		n += len;
+		strcpy(next, name);
+		found = true;
 	}
-	buf[n] = 0;
 	if (d)
 		closedir(d);
+	return found;
+}
+
+void disk_names(char *buf, size_t size)
+{
+	char last[64] = "", next[64];
+	size_t n = 0;
+
+	while (name_after(last, next, sizeof(next)) && n + strlen(next) + 2 <= size) {
+		buf[n++] = ' ';
+		strcpy(buf + n, next);
+		n += strlen(next);
+		strcpy(last, next);
+	}
+	buf[n] = 0;
 }

@@ -12,8 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "guest/marks.h"
-
 static void mount_api(const char *type, const char *dir)
 {
 	mkdir(dir, 0755);
@@ -125,7 +123,7 @@ int main(int argc, char **argv)
 	root_switch();
 	if (o.init) {
 		run(o.init, argv, true);
-		die("the init that init= names cannot be run");
+		die_rooted("the init that init= names cannot be run");
 	}
 	if (!o.shell) {
 		run("/sbin/init", argv, false);

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "guest/marks.h"
+
 /* init.c: what the kernel's command line says. Pointers into it, NULL when absent. */
 struct options {
 	const char *root;
@@ -24,14 +26,15 @@ struct options {
 void mark(uint8_t stage);
 
 /*
- * say.c. A line made of the strings given, after "mvm: ". Until say_console()
+ * say.c. A line made of the strings given, after "guest init: ". Until say_console()
  * the kernel's log takes them, which shows them on a console that comes up
  * later too.
  */
 #define say(...) say_parts((const char *const[]){__VA_ARGS__, NULL})
-#define die(...) die_parts((const char *const[]){__VA_ARGS__, NULL}) /* says why, powers off */
+#define die(...) die_parts(MARK_FAILED, (const char *const[]){__VA_ARGS__, NULL})
+#define die_rooted(...) die_parts(MARK_NO_INIT, (const char *const[]){__VA_ARGS__, NULL})
 void say_parts(const char *const *part);
-_Noreturn void die_parts(const char *const *part);
+_Noreturn void die_parts(uint8_t stage, const char *const *part); /* says why, powers off */
 void say_console(void);
 void say_drain(void); /* waits, at most a second, until the console has taken all */
 
@@ -50,7 +53,7 @@ void modules_load(const char *section);
 /* disk.c. Waits for the device that root= names and gives its path; false after ten seconds. */
 #define DISK_WAIT_S "10"
 bool disk_wait(const char *root, char *path, size_t size);
-void disk_names(char *buf, size_t size); /* the block devices there are, for a message */
+void disk_names(char *buf, size_t size); /* the disks there are, sorted, for a message */
 
 /* partition.c. The UUID of partition n of the disk at this path, from its GPT or MBR. */
 bool partition_uuid(const char *disk, unsigned n, unsigned sector, char text[37]);

@@ -10,7 +10,8 @@
 
 #define MARK_INIT_STARTED 1 /* the first thing it does */
 #define MARK_ROOT_MOUNTED 2
-#define MARK_ROOT_INIT 3 /* about to run the root's init, or a shell */
-#define MARK_FAILED 0xff /* it could not; the reason is on the console, a power-off follows */
+#define MARK_ROOT_INIT 3  /* about to run the root's init, or a shell */
+#define MARK_NO_INIT 0xfe /* the root is there, but no init on it runs; else like MARK_FAILED */
+#define MARK_FAILED 0xff  /* it could not; the reason is on the console, a power-off follows */
 
 #endif

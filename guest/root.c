@@ -11,18 +11,51 @@
 #include <unistd.h>
 
 #include "guest/fsmagic.h"
-#include "guest/marks.h"
-
 #define MAGIC_RAMFS 0x858458f6
 #define MAGIC_TMPFS 0x01021994
+
+/* How to mount what has a journal to replay on a device that takes no writes. */
+static const struct {
+	const char *type, *option;
+} unreplayed[] = {
+	{"ext4", "noload"},
+	{"ext3", "noload"},
+	{"xfs", "norecovery"},
+	{"btrfs", "rescue=nologreplay"},
+};
+
+static int mount_unreplayed(const char *dev, const char *type, const char *flags)
+{
+	char all[512] = "";
+	const char *option = NULL;
+
+	for (size_t i = 0; i < sizeof(unreplayed) / sizeof(unreplayed[0]); i++)
+		if (!strcmp(type, unreplayed[i].type))
+			option = unreplayed[i].option;
+	if (!option || (flags && strlen(flags) + strlen(option) + 2 > sizeof(all)))
+		return -1;
+	if (flags && *flags) {
+		strcpy(all, flags);
+		strcat(all, ",");
+	}
+	strcat(all, option);
+	if (mount(dev, "/root", type, MS_RDONLY, all)) {
+		errno = EROFS;
+		return -1;
+	}
+	say("the root ", dev, " was not cleanly unmounted and cannot be written: mounted with ",
+	    option, ", as of its last checkpoint");
+	return 0;
+}
 
 static int mount_as(const char *dev, const char *type, const struct options *o)
 {
 	if (!mount(dev, "/root", type, o->rw ? 0 : MS_RDONLY, o->flags))
 		return 0;
-	if (o->rw && (errno == EACCES || errno == EROFS))
-		return mount(dev, "/root", type, MS_RDONLY, o->flags);
-	return -1;
+	if (o->rw && (errno == EACCES || errno == EROFS) &&
+	    !mount(dev, "/root", type, MS_RDONLY, o->flags))
+		return 0;
+	return errno == EROFS ? mount_unreplayed(dev, type, o->flags) : -1;
 }
 
 static int mount_type(const char *dev, const char *type, const struct options *o)
@@ -53,7 +86,8 @@ static const char *probe(const char *dev)
 		return m->name;
 	disk_names(names, sizeof(names));
 	die("no ext4, btrfs, xfs, erofs or squashfs on the root ", dev,
-	    " (if it has partitions, give the right one with root=; there are", names, ")");
+	    " (if it has partitions, name the right one with --cmdline root=DEVICE; there are",
+	    names, ")");
 }
 
 void root_mount(const struct options *o)
@@ -62,8 +96,8 @@ void root_mount(const struct options *o)
 	char dev[280], types[128] = "", *next = types, *type;
 
 	if (!o->root && access(root, F_OK) < 0)
-		die("there is no root file system: give mvm --rootfs IMAGE, or root=DEVICE on the "
-		    "kernel's command line");
+		die("there is no root file system: give mvm --rootfs IMAGE, or --disk IMAGE and "
+		    "--cmdline root=DEVICE");
 	if (!disk_wait(root, dev, sizeof(dev))) {
 		char names[200];
 

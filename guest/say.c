@@ -9,8 +9,6 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
-#include "guest/marks.h"
-
 static bool on_console;
 static int console = -1;
 
@@ -50,8 +48,8 @@ static void say_kmsg(const char *line, size_t n)
 
 void say_parts(const char *const *part)
 {
-	char line[512] = "mvm: ";
-	size_t n = 5;
+	char line[512] = "guest init: ";
+	size_t n = strlen(line);
 
 	for (; *part; part++) {
 		size_t len = strlen(*part);
@@ -84,10 +82,10 @@ void say_drain(void)
 	}
 }
 
-void die_parts(const char *const *part)
+void die_parts(uint8_t stage, const char *const *part)
 {
 	say_parts(part);
-	mark(MARK_FAILED);
+	mark(stage);
 	say_drain();
 	sync();
 	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);

@@ -20,8 +20,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "guest/marks.h"
-
 static const struct {
 	const char *path, *arg0, *arg1;
 } shells[] = {
@@ -162,8 +160,10 @@ void session_run(void)
 	pid_t pid;
 
 	if (!shell_there())
-		die("the root has neither an init (/sbin/init, /etc/init, /bin/init) nor a shell "
-		    "(/bin/bash, /bin/sh); name another program with init=");
+		die_rooted("the root has neither an init (/sbin/init, /etc/init, /bin/init) nor a "
+			   "shell "
+			   "(/bin/bash, /bin/sh); name another program with --cmdline "
+			   "init=PROGRAM");
 	mounts();
 	p[0].fd = signals_open(&old);
 	for (size_t i = 0; i < n; i++)

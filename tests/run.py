@@ -4,10 +4,10 @@
 
   tests/run.py [--build DIR] [-k WORD] [STAGE ...]
 
-Stages, in order: unit (cmocka programs), native (any /dev/kvm, freestanding
+Stages, in order: lint (clang-format, cppcheck, shellcheck), unit (cmocka programs), native (any /dev/kvm, freestanding
 guests), boot (real kernels: needs hardware KVM, so on other hosts this stage
-runs itself inside the nested test host), sanitized (all three again under ASan
-and UBSan). The stage soak, the long loads, runs only when named. One line a test,
+runs itself inside the nested test host), sanitized (unit, native and boot again
+under ASan and UBSan). The stage soak, the long loads, runs only when named. One line a test,
 and at the end `N passed, N failed, N skipped`.
 """
 import argparse
@@ -16,6 +16,7 @@ import importlib
 import os
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ import traceback
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-STAGES = ("unit", "native", "boot", "sanitized")
+STAGES = ("lint", "unit", "native", "boot", "sanitized")
 LINE = re.compile(r"^(ok|not ok|skip) (\S+)(?: # (.*))?$")
 
 
@@ -40,6 +41,43 @@ class Tally:
             print("failed:", *self.failed, sep="\n  ")
         print(f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped")
         return 1 if self.failed or not self.passed else 0
+
+
+LAYOUT = "14"  # the release of clang-format whose layout it is; others differ in details
+
+
+def why_no_lint(tool):
+    if not shutil.which(tool):
+        return f"{tool} is missing: tools/deps lint"
+    if tool == "clang-format":
+        version = subprocess.run([tool, "--version"], stdout=subprocess.PIPE, check=True).stdout
+        if f"version {LAYOUT}." not in version.decode():
+            return f"the layout is that of clang-format {LAYOUT}"
+    return None
+
+
+def run_lint(tally, opts):
+    for part, tool in (("format", "clang-format"), ("cppcheck",) * 2, ("shellcheck",) * 2):
+        name = f"lint.{part}"
+        if opts.k and opts.k not in name:
+            continue
+        reason = why_no_lint(tool)
+        if reason:
+            tally.add("skip", name, reason)
+            continue
+        p = subprocess.run(["make", "-s", f"lint-{part}"], cwd=ROOT, stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if p.returncode:
+            print(p.stdout.decode(errors="replace"))
+        tally.add("not ok" if p.returncode else "ok", name)
+
+
+def unbuilt(opts, stage):
+    """What a stage needs and is not there."""
+    needs = {"unit": "unit", "native": "payload", "boot": "mvm", "soak": "mvm"}.get(stage)
+    if not needs or os.path.exists(f"{opts.build}/{needs}"):
+        return None
+    return f"{os.path.relpath(opts.build)}/{needs} is missing: make all units payload"
 
 
 def run_units(tally, opts):
@@ -194,7 +232,11 @@ def main():
     tally = Tally()
     kind = host_kind()
     for stage in opts.stage or STAGES:
-        if stage == "unit":
+        if unbuilt(opts, stage):
+            tally.add("not ok", stage, unbuilt(opts, stage))
+        elif stage == "lint":
+            run_lint(tally, opts)
+        elif stage == "unit":
             run_units(tally, opts)
         elif stage == "sanitized":
             run_sanitized(tally, opts)

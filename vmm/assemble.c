@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "guest/marks.h"
+#include "virtio/image.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/timeline.h"
@@ -47,6 +48,15 @@ static int attach(struct machine *m, struct virtio *v, struct err *e)
 	return vpci_new(&s->pci, v, &env, e);
 }
 
+/* The option, and its file where the error does not name it yet. */
+static int disk_ctx(const struct config *c, unsigned i, struct err *e)
+{
+	const char *path = c->disks[i].path;
+	bool named = strstr(e->text, path);
+
+	return err_ctx(e, "%s%s%s", config_disk_option(c, i), named ? "" : " ", named ? "" : path);
+}
+
 static int build_disk(struct machine *m, unsigned i, struct err *e)
 {
 	const struct config *c = m->host->cfg;
@@ -63,7 +73,11 @@ static int build_disk(struct machine *m, unsigned i, struct err *e)
 	};
 	if (r == 0)
 		r = blk_new(&m->blk[i], &c->disks[i], &env, e);
-	return r < 0 ? r : attach(m, blk_virtio(m->blk[i]), e);
+	if (r == 0 && !m->host->again && !c->disks[i].raw)
+		r = image_looks_raw(c->disks[i].path, e);
+	if (r < 0)
+		return disk_ctx(c, i, e);
+	return attach(m, blk_virtio(m->blk[i]), e);
 }
 
 /* The order is that of the PCI slots: console, disks, rng. */
@@ -130,8 +144,10 @@ static int build_memory(struct machine *m, struct err *e)
 {
 	int r = gmem_new(&m->gm, e);
 
-	if (r == 0)
+	if (r == 0) {
+		gmem_may_borrow(m->gm); /* machine_settle is what it promises */
 		r = platform_memory(m, e);
+	}
 	if (r == 0)
 		r = vm_map(&m->vm, m->gm, e);
 	if (r == 0)
@@ -176,6 +192,8 @@ static int build_boot(struct machine *m, struct err *e)
 	if (r < 0)
 		return r;
 	r = kernel_load(m->payload.kernel, m->gm, &a, &m->entry, e);
+	if (r == 0)
+		machine_describe(m);
 	payload_close(&m->payload);
 	timeline_mark(STAGE_KERNEL);
 	return r;
@@ -223,6 +241,32 @@ int machine_build(struct machine *m, const struct host *h, struct err *e)
 
 /* ---------------------------------------------------------- life cycle */
 
+static void *copier(void *arg)
+{
+	struct machine *m = arg;
+
+	/* Without a copy things stay as they are, until somebody wants to write the file. */
+	if (gmem_copy_borrowed(m->gm) == 0)
+		loop_post(m->host->loop, m->host->settle);
+	return NULL;
+}
+
+/* Behind the vCPUs' back: until the copies are in place the guest works in the files' own pages. */
+static void start_copier(struct machine *m)
+{
+	if (!gmem_borrows(m->gm) || pthread_create(&m->copier, NULL, copier, m))
+		return;
+	m->copying = true;
+	pthread_setname_np(m->copier, "copier");
+}
+
+static void join_copier(struct machine *m)
+{
+	if (m->copying)
+		pthread_join(m->copier, NULL);
+	m->copying = false;
+}
+
 int machine_start(struct machine *m, struct err *e)
 {
 	int r = 0;
@@ -232,6 +276,45 @@ int machine_start(struct machine *m, struct err *e)
 	/* The boot processor last: the others only wait for it. */
 	for (unsigned i = m->host->cfg->cpus; r == 0 && i > 0; i--)
 		r = vcpu_start(m->vcpu[i - 1], e);
+	if (r == 0)
+		start_copier(m);
+	return r;
+}
+
+/*
+ * Nobody reads or writes guest memory any more: first the vCPUs, so that nothing
+ * new comes, then the disks. Console and rng work in the main loop, which does not run.
+ */
+static void stand_still(struct machine *m)
+{
+	unsigned cpus = m->host->cfg->cpus, disks = m->host->cfg->ndisks;
+
+	for (unsigned i = 0; i < cpus; i++)
+		vcpu_pause(m->vcpu[i]);
+	for (unsigned i = 0; i < cpus; i++)
+		vcpu_wait(m->vcpu[i]);
+	for (unsigned i = 0; i < disks; i++) {
+		loop_lock(m->blk_loop[i]);
+		blk_drain(m->blk[i]);
+	}
+}
+
+static void go_on(struct machine *m, bool vcpus)
+{
+	for (unsigned i = 0; i < m->host->cfg->ndisks; i++)
+		loop_unlock(m->blk_loop[i]);
+	for (unsigned i = 0; vcpus && i < m->host->cfg->cpus; i++)
+		vcpu_resume(m->vcpu[i]);
+}
+
+int machine_settle(struct machine *m, struct err *e)
+{
+	join_copier(m);
+	if (!gmem_borrows(m->gm))
+		return 0;
+	stand_still(m);
+	int r = gmem_settle(m->gm, e);
+	go_on(m, r == 0);
 	return r;
 }
 
@@ -249,6 +332,7 @@ static void stop_vcpus(struct machine *m)
 void machine_stop(struct machine *m)
 {
 	stop_vcpus(m);
+	join_copier(m);
 	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
 		if (m->blk_loop[i])
 			loop_join(m->blk_loop[i]);
@@ -299,6 +383,11 @@ bool machine_was_stillborn(const struct machine *m)
 	       !__atomic_load_n(&m->init_started, __ATOMIC_ACQUIRE);
 }
 
+const char *machine_hint(const struct machine *m)
+{
+	return __atomic_load_n(&m->root_mounted, __ATOMIC_ACQUIRE) ? "" : m->payload.no_modules;
+}
+
 void machine_marked(void *arg, uint8_t mark)
 {
 	struct machine *m = arg;
@@ -307,12 +396,19 @@ void machine_marked(void *arg, uint8_t mark)
 	case MARK_INIT_STARTED:
 		__atomic_store_n(&m->init_started, true, __ATOMIC_RELEASE);
 		break;
+	case MARK_ROOT_MOUNTED:
+		__atomic_store_n(&m->root_mounted, true, __ATOMIC_RELEASE);
+		break;
 	case MARK_ROOT_INIT:
 		if (m->console)
 			console_listen(m->console);
+		platform_listen(m->platform);
 		break;
 	case MARK_FAILED:
 		power_report(&m->host->power, POWER_INIT_FAILED);
+		break;
+	case MARK_NO_INIT:
+		power_report(&m->host->power, POWER_NO_INIT);
 		break;
 	}
 }

@@ -7,6 +7,8 @@
 #ifndef VMM_ASSEMBLE_H
 #define VMM_ASSEMBLE_H
 
+#include <pthread.h>
+
 #include "devices/devices.h"
 #include "devices/pci.h"
 #include "virtio/devices.h"
@@ -24,6 +26,8 @@ struct host {
 	struct loop *loop;            /* the main one */
 	struct chr *console, *serial; /* NULL: off */
 	struct power_sink power;
+	struct loop_task *settle; /* for the main loop: machine_settle is due */
+	bool again;               /* a guest of this process ran before */
 };
 
 struct platform; /* the architecture's small devices */
@@ -51,13 +55,23 @@ struct machine {
 	struct virtio_slot slot[MACHINE_VIRTIO_MAX]; /* in the order of PCI slots and MMIO pages */
 	unsigned nslots;
 	bool init_started; /* atomic: guest/init said so */
+	bool root_mounted; /* atomic: likewise */
 	struct vcpu *vcpu[CONFIG_CPUS_MAX];
+	pthread_t copier; /* of borrowed files, while the guest starts */
+	bool copying;     /* there is that thread */
 	struct payload payload;
 	struct vcpu_entry entry;
 };
 
 int machine_build(struct machine *m, const struct host *h, struct err *e);
 int machine_start(struct machine *m, struct err *e);
+/*
+ * Guest memory gives up what it borrows of files: soon after the start, when
+ * host->settle is posted, or at a SIGIO, because somebody waits to write one. The
+ * guest stands still for a moment. The main loop must not run meanwhile: vCPUs may
+ * be waiting for its lock. After an error the guest stays where it is, for machine_stop.
+ */
+int machine_settle(struct machine *m, struct err *e);
 void machine_stop(struct machine *m);    /* vCPUs and disk loops have ended; again does nothing */
 void machine_destroy(struct machine *m); /* at any stage; stops what runs */
 
@@ -69,8 +83,13 @@ void machine_power_button(struct machine *m);
 bool machine_was_orderly(const struct machine *m);
 /* Whether a kernel that was to run guest/init neither did nor took a device: it never came up. */
 bool machine_was_stillborn(const struct machine *m);
+/* What else to say of an end: why guest/init may not have found its root. Empty: nothing. */
+const char *machine_hint(const struct machine *m);
 /* guest/init's stages, MARK_*: what struct marker_user wants. */
 void machine_marked(void *arg, uint8_t mark);
+
+/* ---- describe.c: for -v, all that was decided; once it is built and before it starts */
+void machine_describe(const struct machine *m);
 
 /* ---- platform_ARCH.c */
 void platform_window(struct machine *m); /* fills m->window once the VM and memory are known */
@@ -78,9 +97,10 @@ int platform_build(struct machine *m, struct err *e);                   /* devic
 int platform_tables(struct machine *m, gpa_t *ret_rsdp, struct err *e); /* after virtio */
 void platform_free(struct platform *p);
 void platform_power_button(struct platform *p);
-unsigned platform_vmmio_gsi(unsigned n); /* of the nth MMIO device; 0: no more */
+void platform_listen(struct platform *p); /* the guest reads its serial line from now on */
+unsigned platform_vmmio_gsi(unsigned n);  /* of the nth MMIO device; 0: no more */
 bool platform_irqs_masked(const struct machine *m);
 int platform_cmdline(struct machine *m, struct err *e); /* words for the payload's command line */
-int platform_memory(struct machine *m, struct err *e); /* adds RAM as the architecture lays it */
+int platform_memory(struct machine *m, struct err *e);  /* adds RAM as the architecture lays it */
 
 #endif

@@ -199,7 +199,8 @@ static void file_close(struct chr *c)
 static void file_lost(struct chr *c, int err)
 {
 	if (!c->reported)
-		log_error("%s: output is lost: %s", c->label, strerror(err ? err : EPIPE));
+		log_error("%s: write %s: %s: output is lost", c->label, c->file.path,
+			  strerror(err ? err : EPIPE));
 	c->reported = true;
 	c->blocked = false;
 }

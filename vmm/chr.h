@@ -30,7 +30,7 @@ struct chr_user {                  /* the device's side; called on the loop, loc
 	void *dev;
 };
 
-/* Opens what @c says; the PTY's path or the socket's goes to the log at level info. @label:
+/* Opens what @c says; where a PTY or a socket is, is said at once. @label:
  * "console" or "serial". */
 int chr_new(struct chr **ret, struct loop *l, const struct char_config *c, const char *label,
 	    struct err *e);

@@ -122,7 +122,8 @@ static int socket_open(struct chr *c, const char *path, struct err *e)
 	if (listen(c->listen_fd, CLIENTS_WAITING))
 		return err_sys(e, "socket %s", path);
 	socket_listen(c);
-	log_info("%s listens at %s", c->label, path);
+	/* Always said, as a PTY's: until somebody comes, that is where the guest's words are. */
+	log_warn("%s listens at %s", c->label, path);
 	return 0;
 }
 

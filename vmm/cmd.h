@@ -25,6 +25,12 @@ extern const char *const cmd_names[];
 /* Whether a command that takes nothing else was asked for its help. */
 bool cmd_wants_help(int argc, char **argv);
 
+/* Whether standard output took all: 0, or EXIT_VMM after saying why not. */
+int cmd_printed(void);
+
+/* `mvm` alone: how it is used, on standard error; returns EXIT_VMM. */
+int cmd_none(void);
+
 /* Says that @name is no command, and the nearest one; returns EXIT_VMM. */
 int cmd_unknown(const char *name);
 

@@ -69,7 +69,7 @@ static int set_memory(void *c, const char *v, struct err *e)
 	int ret = config_size(v, &size);
 
 	if (ret == -EINVAL)
-		return err_msg(e, ret, "not a size (a number and K, M, G or T: 512M)");
+		return err_msg(e, ret, "not a size (a whole number and K, M, G or T: 512M)");
 	if (!ret && size >= CONFIG_MEM_MIN && size <= CONFIG_MEM_MAX) {
 		((struct config *)c)->memory = size;
 		return 0;
@@ -151,6 +151,7 @@ static int set_help(void *c, const char *v, struct err *e)
 #define GROUP(text) .name = (text), .kind = OPT_GROUP
 #define FLAG(text, fn) .name = (text), .kind = OPT_FLAG, .set = (fn)
 #define VALUE(text, fn, what) .name = (text), .kind = OPT_VALUE, .set = (fn), .arg = (what)
+#define MEANT(text, option) .name = (text), .kind = OPT_MEANT, .arg = (option)
 
 static const struct opt boot_options[] = {
 	{GROUP("What to boot:")},
@@ -161,8 +162,10 @@ static const struct opt boot_options[] = {
 	 .help = "initial RAM disk (default: mvm builds one with the\n"
 		 "modules that the root needs)"},
 	{VALUE("modules", set_modules, "DIR"),
-	 .help = "where these are (default: /lib/modules/VERSION)"},
-	{VALUE("cmdline", set_cmdline, "TEXT"), .help = "appended to the kernel's command line"},
+	 .help = "where these are (default: /lib/modules/VERSION, or\n"
+		 "../lib/modules/VERSION from where the kernel is)"},
+	{VALUE("cmdline", set_cmdline, "TEXT"), .empty = true,
+	 .help = "appended to the kernel's command line"},
 	{FLAG("no-default-cmdline", set_no_default_cmdline),
 	 .help = "pass the text of --cmdline alone"},
 	{GROUP("The machine:")},
@@ -183,6 +186,7 @@ static const struct opt boot_options[] = {
 		 "  queue_size=N      a power of two (512)\n"
 		 "  serial=TEXT       serial number (20 characters)\n"
 		 "  id=NAME           a name of your own, unique\n"
+		 "  format=raw        also when it looks like another\n"
 		 "a value that holds a comma stands in double quotes"},
 	{GROUP("Consoles:")},
 	{VALUE("console", set_console, "WHERE"), .help = "virtio console (default: tty)"},
@@ -201,8 +205,15 @@ static const struct opt boot_options[] = {
 	 .help = "when each stage of the boot was reached: printed at\n"
 		 "the end, or written to the file"},
 	{FLAG("verbose", set_verbose), .letter = 'v', .repeat = true,
-	 .help = "say more; -vv and -vvv still more"},
+	 .help = "say what is booted and in what machine; -vv says\n"
+		 "more, as where the modules are from"},
 	{FLAG("help", set_help), .letter = 'h', .repeat = true, .help = "this text"},
+	/* What other programs call these. */
+	{MEANT("m", "memory")},
+	{MEANT("smp", "cpus")},
+	{MEANT("append", "cmdline")},
+	{MEANT("drive", "disk")},
+	{MEANT("hda", "rootfs")},
 	/* Freestanding test guests alone run there. */
 	{FLAG("software-kvm", set_software_kvm)},
 	{0},
@@ -221,6 +232,7 @@ void cmd_boot_help(FILE *out)
 	      "  Ctrl-A c              move the keyboard between console and serial line\n"
 	      "  Ctrl-A h              list these keys\n"
 	      "  Ctrl-A Ctrl-A         send one Ctrl-A\n"
+	      "  Ctrl-A and another    send both\n"
 	      "\n"
 	      "Exit status:\n"
 	      "  0    the guest powered off, or reset with --no-reboot\n"
@@ -264,7 +276,7 @@ int cmd_boot(int argc, char **argv)
 	if (ret == OPTS_STOP) {
 		cmd_boot_help(stdout);
 		config_fini(&c);
-		return fflush(stdout) || ferror(stdout) ? EXIT_VMM : 0;
+		return cmd_printed();
 	}
 	if (!ret) {
 		unsigned level = LOG_WARN + c.verbose;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `mvm doctor`: `ok`, `warn` (works, but) or `missing` for each thing, and below
- * what to do about it. Changes nothing on the host; the VM it creates to see
- * whether that works is closed at once.
+ * `mvm doctor`: `ok`, `warn` (works, but), `missing`, or `later` (missing, and only
+ * of use to what mvm is to learn yet) for each thing, and below what to do about it. Changes
+ * nothing on the host; the VM it creates to see whether that works is closed at once.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,7 +24,7 @@
 #define WIDTH 80
 #define AIO_WANTED 4096 /* requests of a machine with several fast disks */
 
-enum finding { OK, WARN, MISSING };
+enum finding { OK, WARN, MISSING, LATER };
 
 /* @text after @left, or after as much blank, in lines of at most WIDTH where words allow it. */
 static void put_wrapped(const char *left, const char *text)
@@ -48,7 +47,8 @@ static void tell(enum finding f, const char *advice, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 static void tell(enum finding f, const char *advice, const char *fmt, ...)
 {
-	static const char *const words[] = {"ok", "warn", "missing"};
+	static const char *const words[] = {"ok", "warn", "missing", "later"};
+	static char last[128];
 	char what[512];
 	va_list ap;
 
@@ -56,8 +56,10 @@ static void tell(enum finding f, const char *advice, const char *fmt, ...)
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
 	put_wrapped(words[f], what);
-	if (advice)
+	/* Things of one kind stand together: what helps them all is said once. */
+	if (advice && (f != LATER || strcmp(advice, last)))
 		put_wrapped("", advice);
+	snprintf(last, sizeof(last), "%s", advice ? advice : "");
 }
 
 /* The first line of @path, without its end; false when it cannot be read. */
@@ -75,26 +77,30 @@ static bool first_line(const char *path, char *buf, size_t size)
 
 /* ------------------------------------------------------------- KVM */
 
-static void tell_access(void)
+/* False when it is there and not for this user. */
+static bool tell_access(void)
 {
 	struct stat st;
 	struct group *g;
 	char advice[128];
 
 	if (stat("/dev/kvm", &st))
-		return; /* kvm_kind() has said so */
+		return true; /* kvm_kind() says so */
 	g = getgrgid(st.st_gid);
 	if (!access("/dev/kvm", R_OK | W_OK)) {
 		tell(OK, NULL, "/dev/kvm may be used by this user (group %s, mode %04o)",
 		     g ? g->gr_name : "without a name", st.st_mode & 07777);
-		return;
+		return true;
 	}
-	if (g && (st.st_mode & 0060) == 0060)
+	if (g && st.st_gid && (st.st_mode & 0060) == 0060)
 		snprintf(advice, sizeof(advice),
 			 "usermod -aG %s USER, then log in again; or run as root", g->gr_name);
 	else
-		snprintf(advice, sizeof(advice), "chgrp kvm /dev/kvm; chmod 660 /dev/kvm");
+		snprintf(advice, sizeof(advice),
+			 "run as root; or, as root: chgrp kvm /dev/kvm; chmod 660 /dev/kvm; "
+			 "usermod -aG kvm USER");
 	tell(MISSING, advice, "/dev/kvm may not be used by this user");
+	return false;
 }
 
 static bool tell_kind(void)
@@ -176,10 +182,9 @@ static void tell_paging(void)
 
 static bool examine_kvm(void)
 {
-	bool fine = tell_kind();
+	bool fine = tell_access() && tell_kind();
 	int fd;
 
-	tell_access();
 	fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return false;
@@ -190,21 +195,23 @@ static bool examine_kvm(void)
 	return fine;
 }
 
-/* ------------------------------------------------------------- what devices need */
+/* ------------------------------------------------------------- for later features */
 
 static void examine_node(const char *path, const char *use, const char *module)
 {
-	char advice[128];
+	const char *advice = "run as root, or give this user access to it";
+	char load[64];
 
 	if (!access(path, R_OK | W_OK)) {
 		tell(OK, NULL, "%s (%s)", path, use);
 		return;
 	}
-	if (errno == ENOENT)
-		snprintf(advice, sizeof(advice), "modprobe %s", module);
-	else
-		snprintf(advice, sizeof(advice), "run as root, or give this user access to it");
-	tell(MISSING, advice, "%s (%s): %s", path, use, strerror(errno));
+	if (errno == ENOENT) {
+		snprintf(load, sizeof(load), "modprobe %s", module);
+		errno = ENOENT;
+		advice = load;
+	}
+	tell(LATER, advice, "%s (%s): %s", path, use, strerror(errno));
 }
 
 static bool runs(const char *dir, size_t len, const char *name, char *ret, size_t size)
@@ -229,7 +236,7 @@ static void examine_virtiofsd(void)
 			goto found;
 		p += len + (p[len] == ':');
 	}
-	tell(MISSING, "apt install virtiofsd (to share directories)", "virtiofsd");
+	tell(LATER, "apt install virtiofsd", "virtiofsd (shared directories)");
 	return;
 found:
 	tell(OK, NULL, "virtiofsd at %s", at);
@@ -240,13 +247,15 @@ found:
 static void examine_huge_pages(void)
 {
 	char line[128];
-	unsigned long n;
 
-	if (first_line("/proc/sys/vm/nr_hugepages", line, sizeof(line))) {
-		n = strtoul(line, NULL, 10);
-		tell(OK, n ? NULL : "sysctl vm.nr_hugepages=N if a guest is to have them",
-		     "huge pages reserved: %lu", n);
-	}
+	if (first_line("/proc/sys/vm/nr_hugepages", line, sizeof(line)))
+		tell(strcmp(line, "0") ? OK : LATER, NULL, "huge pages reserved: %s", line);
+}
+
+static void examine_thp(void)
+{
+	char line[128];
+
 	if (!first_line("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof(line)))
 		tell(WARN, "use a kernel with CONFIG_TRANSPARENT_HUGEPAGE",
 		     "no transparent huge pages: guests boot slower");
@@ -261,7 +270,6 @@ static void examine_limits(void)
 {
 	char line[64];
 	unsigned long used, max;
-	struct rlimit lim;
 
 	if (first_line("/proc/sys/fs/aio-nr", line, sizeof(line))) {
 		used = strtoul(line, NULL, 10);
@@ -274,13 +282,6 @@ static void examine_limits(void)
 		else
 			tell(OK, NULL, "asynchronous disk requests: %lu of %lu taken", used, max);
 	}
-	if (getrlimit(RLIMIT_MEMLOCK, &lim))
-		return;
-	if (lim.rlim_cur == RLIM_INFINITY)
-		tell(OK, NULL, "lockable memory: unlimited");
-	else
-		tell(OK, "ulimit -l, when a device is passed to a guest",
-		     "lockable memory: %llu KiB", (unsigned long long)lim.rlim_cur >> 10);
 }
 
 static void examine_kernel(void)
@@ -289,8 +290,8 @@ static void examine_kernel(void)
 	char *path = NULL;
 
 	if (config_newest_kernel("/boot", &path, &e))
-		tell(MISSING, "apt install linux-image-amd64, or give --kernel FILE each time",
-		     "a kernel in /boot that can be read");
+		tell(WARN, "apt install linux-image-amd64, or give --kernel FILE each time",
+		     "no kernel in /boot that can be read");
 	else
 		tell(OK, NULL, "kernel %s", path);
 	free(path);
@@ -307,15 +308,16 @@ int cmd_doctor(int argc, char **argv)
 		return EXIT_VMM;
 	}
 	fine = examine_kvm();
+	examine_thp();
+	examine_limits();
+	examine_kernel();
 	examine_node("/dev/net/tun", "networks", "tun");
 	examine_node("/dev/vhost-net", "fast networks", "vhost_net");
 	examine_node("/dev/vhost-vsock", "sockets to the guest", "vhost_vsock");
 	examine_virtiofsd();
 	examine_huge_pages();
-	examine_limits();
-	examine_kernel();
 	puts(fine ? "mvm boot can run here." : "mvm boot cannot run here.");
-	if (fflush(stdout) || ferror(stdout))
+	if (cmd_printed())
 		return EXIT_VMM;
 	return fine ? 0 : 1;
 }

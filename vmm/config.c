@@ -85,6 +85,18 @@ int config_size(const char *text, uint64_t *ret)
 	return 0;
 }
 
+void config_size_text(char buf[CONFIG_SIZE_TEXT], uint64_t size)
+{
+	static const char units[][2] = {"", "K", "M", "G", "T"};
+	unsigned u = 0;
+
+	while (u < 4 && size && !(size & 1023)) {
+		size >>= 10;
+		u++;
+	}
+	snprintf(buf, CONFIG_SIZE_TEXT, "%llu%s", (unsigned long long)size, units[u]);
+}
+
 /* ------------------------------------------------------------- character devices */
 
 static int char_path(struct char_config *c, enum char_mode mode, const char *path, struct err *e)
@@ -110,6 +122,8 @@ int config_char(struct char_config *c, const char *text, struct err *e)
 			c->mode = (enum char_mode)i;
 			return 0;
 		}
+	if (!strcmp(text, "none") || !strcmp(text, "stdio"))
+		return err_msg(e, -EINVAL, "did you mean %s?", *text == 'n' ? "off" : "tty");
 	if (!strcmp(text, "file") || !strcmp(text, "socket"))
 		return err_msg(e, -EINVAL, "needs a path: %s=PATH", text);
 	snprintf(word, sizeof(word), "%s", text);
@@ -167,10 +181,20 @@ static int disk_direct(void *d, const char *v, struct err *e)
 	return opts_onoff(v, &((struct disk_config *)d)->direct, e);
 }
 
+static int disk_format(void *d, const char *v, struct err *e)
+{
+	if (strcmp(v, "raw"))
+		return err_msg(e, -EINVAL, "\"%s\" is not supported: raw is the only one", v);
+	((struct disk_config *)d)->raw = true;
+	return 0;
+}
+
 static int disk_cache(void *d, const char *v, struct err *e)
 {
 	bool through = !strcmp(v, "writethrough");
 
+	if (!strcmp(v, "none"))
+		return err_msg(e, -EINVAL, "\"none\" is spelled direct=on");
 	if (!through && strcmp(v, "writeback"))
 		return err_msg(e, -EINVAL, "\"%s\" is neither writeback nor writethrough", v);
 	((struct disk_config *)d)->writethrough = through;
@@ -217,15 +241,19 @@ static int disk_serial(void *d, const char *v, struct err *e)
 int config_disk(struct config *c, const char *text, struct err *e)
 {
 	static const struct kv_key keys[] = {
-		{"path", disk_path},
-		{"readonly", disk_readonly},
-		{"direct", disk_direct},
-		{"cache", disk_cache},
-		{"queues", disk_queues},
-		{"queue_size", disk_queue_size},
-		{"serial", disk_serial},
-		{"id", disk_id},
-		{NULL, NULL},
+		{"path", disk_path, NULL},
+		{"readonly", disk_readonly, "readonly=on"},
+		{"direct", disk_direct, "direct=on"},
+		{"cache", disk_cache, NULL},
+		{"queues", disk_queues, NULL},
+		{"queue_size", disk_queue_size, NULL},
+		{"serial", disk_serial, NULL},
+		{"id", disk_id, NULL},
+		{"format", disk_format, NULL},
+		{"ro", NULL, "readonly=on"},
+		{"read-only", NULL, "readonly=on"},
+		{"file", NULL, "path=FILE"},
+		{NULL, NULL, NULL},
 	};
 	struct disk_config d = {0};
 	int ret;
@@ -265,17 +293,22 @@ static int root_first(struct config *c, struct err *e)
 	if (!c->rootfs)
 		return 0;
 	if (c->ndisks >= CONFIG_DISKS_MAX)
-		return err_msg(e, -E2BIG, "rootfs and %zu disks: at most %d fit in all", c->ndisks,
-			       CONFIG_DISKS_MAX);
+		return err_msg(e, -E2BIG, "--rootfs and %zu disks: at most %d fit in all",
+			       c->ndisks, CONFIG_DISKS_MAX);
 	ret = config_disk(c, c->rootfs, e); /* at the end; its place is the first */
 	if (ret) {
-		err_ctx(e, "rootfs");
+		err_ctx(e, "--rootfs %s", c->rootfs);
 		return ret;
 	}
 	d = c->disks[c->ndisks - 1];
 	memmove(&c->disks[1], &c->disks[0], (c->ndisks - 1) * sizeof(c->disks[0]));
 	c->disks[0] = d;
 	return 0;
+}
+
+const char *config_disk_option(const struct config *c, size_t i)
+{
+	return i == 0 && c->rootfs ? "--rootfs" : "--disk";
 }
 
 static int check_disks(struct config *c, struct err *e)
@@ -286,11 +319,14 @@ static int check_disks(struct config *c, struct err *e)
 		return ret;
 	for (size_t i = 0; i < c->ndisks; i++) {
 		if (check_disk(&c->disks[i], e))
-			return err_ctx(e, "disk %zu", i);
+			return err_ctx(e, "%s %s", config_disk_option(c, i),
+				       c->disks[i].path ? c->disks[i].path : "");
 		for (size_t j = 0; j < i && c->disks[i].id; j++)
 			if (c->disks[j].id && !strcmp(c->disks[i].id, c->disks[j].id))
-				return err_msg(e, -EEXIST, "disk %zu: id %s is disk %zu's already",
-					       i, c->disks[i].id, j);
+				return err_msg(e, -EEXIST, "%s %s: id %s is that of %s %s already",
+					       config_disk_option(c, i), c->disks[i].path,
+					       c->disks[i].id, config_disk_option(c, j),
+					       c->disks[j].path);
 	}
 	return 0;
 }
@@ -378,6 +414,10 @@ int config_check(struct config *c, struct err *e)
 	if (c->cpus < 1 || c->cpus > CONFIG_CPUS_MAX)
 		return err_msg(e, -ERANGE, "cpus: %u is out of range (1 to %d)", c->cpus,
 			       CONFIG_CPUS_MAX);
+	if (c->modules && c->initrd)
+		return err_msg(e, -EINVAL,
+			       "--modules %s: not together with --initrd, which is taken as it is",
+			       c->modules);
 	ret = check_memory(c, e);
 	if (!ret)
 		ret = check_chars(c, e);

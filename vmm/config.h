@@ -32,6 +32,7 @@ struct disk_config {
 	char *id;        /* NULL: none given */
 	char serial[21]; /* VIRTIO_BLK_ID_BYTES and a NUL; "" = derived from the order */
 	bool readonly;
+	bool raw;            /* the user said so: what the content looks like is no matter */
 	bool direct;         /* O_DIRECT */
 	bool writethrough;   /* start without a volatile write cache */
 	uint16_t queues;     /* 0: one a vCPU, at most 8 */
@@ -43,7 +44,7 @@ struct config {
 	char *initrd;  /* NULL: built by mvm when a root or nothing is given */
 	char *rootfs;  /* NULL: none; a disk's spelling; also stands as disks[0] after config_check
 			*/
-	char *modules; /* directory that holds modules.dep; NULL: /lib/modules/VERSION */
+	char *modules; /* directory that holds modules.dep; NULL: payload.c looks for one */
 	char *cmdline; /* appended to the default; NULL: nothing */
 	bool no_default_cmdline;
 	unsigned cpus;
@@ -67,10 +68,17 @@ void config_fini(struct config *c);
 /* SIZE: decimal with an optional K, M, G or T (and "iB"); -EINVAL, -ERANGE. */
 int config_size(const char *text, uint64_t *ret);
 
+/* Which option gave disk @i: "--rootfs" or "--disk". */
+const char *config_disk_option(const struct config *c, size_t i);
+
 /* The command line's spellings. config_disk appends one disk; config_string replaces. */
 int config_disk(struct config *c, const char *text, struct err *e);
 int config_char(struct char_config *c, const char *text, struct err *e);
 int config_string(char **at, const char *value, struct err *e);
+
+/* The other way round, in the largest unit that divides it: "1536M". */
+#define CONFIG_SIZE_TEXT 24
+void config_size_text(char buf[CONFIG_SIZE_TEXT], uint64_t size);
 
 /* The newest readable @dir/vmlinuz* by version order, for the caller to free. */
 int config_newest_kernel(const char *dir, char **ret, struct err *e);

@@ -28,12 +28,14 @@ static const char doctor_help[] =
 	"Usage: mvm doctor\n"
 	"\n"
 	"Examines this host and changes nothing: the kind of KVM, what it can do and who\n"
-	"may use it, network and vsock back ends, huge pages, limits, kernels. Each is\n"
-	"ok, warn (works, but) or missing, with what to do about it below.\n"
+	"may use it, transparent huge pages, limits, kernels. Each is ok, warn (works,\n"
+	"but) or missing, with what to do about it below. What is of use to later versions\n"
+	"alone (networks, vsock, shared directories, huge pages) is ok or later.\n"
 	"\n"
 	"Exit status:\n"
 	"  0    mvm boot can run here\n"
-	"  1    it cannot\n";
+	"  1    it cannot\n"
+	"  125  the findings could not be printed\n";
 
 static const char help_help[] = "Usage: mvm help [COMMAND]\n"
 				"\n"
@@ -57,7 +59,7 @@ int cmd_unknown(const char *name)
 }
 
 /* Standard output that takes nothing (a full disk) is a failure. */
-static int printed(void)
+int cmd_printed(void)
 {
 	if (!fflush(stdout) && !ferror(stdout))
 		return 0;
@@ -90,7 +92,14 @@ int cmd_help(int argc, char **argv)
 		fputs(version_help, stdout);
 	else
 		return cmd_unknown(topic);
-	return printed();
+	return cmd_printed();
+}
+
+int cmd_none(void)
+{
+	fputs(overview, stderr);
+	log_error("no command given");
+	return EXIT_VMM;
 }
 
 int cmd_version(int argc, char **argv)
@@ -102,5 +111,5 @@ int cmd_version(int argc, char **argv)
 		return EXIT_VMM;
 	}
 	puts("mvm " MVM_VERSION);
-	return printed();
+	return cmd_printed();
 }

@@ -24,13 +24,16 @@ struct life {
 	struct machine machine;
 	enum power_event ended; /* atomic; POWER_NONE while it runs */
 	bool panicked;          /* atomic */
-	bool init_failed;       /* atomic */
+	bool init_failed;       /* atomic: guest/init did not get on */
+	bool no_init;           /* atomic: and that was why */
 	bool stillborn;         /* the kernel reset the machine before anything else */
 	bool ran;               /* a machine was started: what was made for it stays */
 	struct loop_task task;
 	struct loop_timer dying, timeout, grace;
 	struct loop_fd signals;
 	int sigfd;
+	struct loop_task settle_task;
+	bool settle;       /* machine_settle is due */
 	bool asked_to_end; /* a SIGTERM was passed on as the power button */
 	struct log_budget crashes, restarts;
 };
@@ -59,9 +62,10 @@ static void life_power(void *arg, enum power_event ev)
 
 	if (ev == POWER_PANIC)
 		__atomic_store_n(&l->panicked, true, __ATOMIC_RELEASE);
-	else if (ev == POWER_INIT_FAILED)
+	else if (ev == POWER_INIT_FAILED || ev == POWER_NO_INIT) {
+		__atomic_store_n(&l->no_init, ev == POWER_NO_INIT, __ATOMIC_RELEASE);
 		__atomic_store_n(&l->init_failed, true, __ATOMIC_RELEASE);
-	else if (ev == POWER_CRASHLOADED)
+	} else if (ev == POWER_CRASHLOADED)
 		log_guest_at(LOG_INFO, &l->crashes,
 			     "the guest panicked; its crash kernel takes over");
 	else
@@ -111,6 +115,15 @@ static void life_asked(struct life *l, int sig)
 	loop_timer_set(l->host.loop, &l->grace, loop_now() + MACHINE_GRACE_S * 1000000000ull);
 }
 
+/* Not here: machine_settle says why. */
+static void life_settle_soon(void *arg)
+{
+	struct life *l = arg;
+
+	l->settle = true;
+	loop_stop(l->host.loop);
+}
+
 static void life_signal(void *arg, uint32_t events)
 {
 	struct life *l = arg;
@@ -122,6 +135,8 @@ static void life_signal(void *arg, uint32_t events)
 			term_winch();
 		else if (si.ssi_signo == SIGCONT)
 			term_cont();
+		else if (si.ssi_signo == SIGIO)
+			life_settle_soon(l); /* somebody waits to write a file we borrow */
 		else
 			life_asked(l, (int)si.ssi_signo);
 	}
@@ -139,6 +154,7 @@ static int life_signals(struct life *l, struct err *e)
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGWINCH);
 	sigaddset(&set, SIGCONT);
+	sigaddset(&set, SIGIO);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);           /* a full allowance is an error of that write */
 	sigprocmask(SIG_BLOCK, &set, NULL); /* threads inherit it */
@@ -165,6 +181,8 @@ static int life_init(struct life *l, const struct config *c, struct err *e)
 	l->host.cfg = c;
 	l->host.power = (struct power_sink){life_power, l};
 	l->task = (struct loop_task){.fn = life_task, .arg = l};
+	l->settle_task = (struct loop_task){.fn = life_settle_soon, .arg = l};
+	l->host.settle = &l->settle_task;
 	l->dying = (struct loop_timer){.fn = life_dead, .arg = l};
 	l->timeout = (struct loop_timer){.fn = life_timed_out, .arg = l};
 	l->grace = (struct loop_timer){.fn = life_grace_over, .arg = l};
@@ -198,10 +216,28 @@ static void life_fini(struct life *l)
 
 /* ----------------------------------------------------------------- run */
 
+/* The main loop, until the machine ends. It stops in between for what needs it to stand still. */
+static void life_loop(struct life *l)
+{
+	struct err e = {0};
+
+	loop_run(l->host.loop);
+	while (l->settle && __atomic_load_n((int *)&l->ended, __ATOMIC_ACQUIRE) == POWER_NONE) {
+		l->settle = false;
+		if (machine_settle(&l->machine, &e) < 0) {
+			log_error("%s", e.text);
+			life_end(l, POWER_FAIL);
+			return;
+		}
+		loop_run(l->host.loop);
+	}
+}
+
 static int life_run(struct life *l, struct err *e)
 {
 	l->ended = POWER_NONE;
-	l->panicked = l->init_failed = l->stillborn = false;
+	l->panicked = l->init_failed = l->no_init = l->stillborn = l->settle = false;
+	l->host.again = l->ran;
 	log_quiet(l->ran);
 	int r = machine_build(&l->machine, &l->host, e);
 	log_quiet(false);
@@ -209,7 +245,7 @@ static int life_run(struct life *l, struct err *e)
 		r = machine_start(&l->machine, e);
 	if (r == 0) {
 		l->ran = true;
-		loop_run(l->host.loop);
+		life_loop(l);
 		timeline_mark(STAGE_END);
 		machine_stop(&l->machine); /* only then does what it did stand still */
 		if (l->ended == POWER_TRIPLE && machine_was_orderly(&l->machine))
@@ -248,20 +284,48 @@ static const char *life_reason(const struct life *l)
 	switch (life_status(l)) {
 	case EXIT_GUEST_PANIC:
 		return l->panicked ? "the guest's kernel panicked"
-				   : "the guest's kernel reset the machine before it ran an init; "
-				     "--serial tty shows what it said";
+				   : "the guest's kernel reset the machine before it ran an init";
 	case EXIT_GUEST_TRIPLE:
 		return "the guest triple-faulted";
 	case EXIT_TIMED_OUT:
 		return "time limit reached";
 	case EXIT_VMM:
 		/* What failed in the host was logged when it happened. */
-		return l->ended == POWER_FAIL ? NULL
-					      : "guest/init could not reach the root: its line on "
-						"the guest's console says why";
+		if (l->ended == POWER_FAIL)
+			return NULL;
+		return l->no_init ? "the root has no init that runs"
+				  : "guest/init could not reach the root";
 	default:
 		return NULL;
 	}
+}
+
+/* Where to read on. */
+static const char *life_where(const struct life *l)
+{
+	const struct config *c = l->host.cfg;
+
+	if (l->stillborn && c->serial.mode == CHAR_OFF && !l->panicked)
+		return "; --serial tty shows what it said";
+	if (life_status(l) != EXIT_VMM)
+		return "";
+	if (c->console.mode == CHAR_OFF && c->serial.mode == CHAR_OFF)
+		return ": --console tty shows its line that says why";
+	return ": its line on the guest's console says why";
+}
+
+static void life_say(const struct life *l)
+{
+	const char *reason = life_reason(l), *hint = machine_hint(&l->machine);
+	char limit[128];
+
+	if (!reason)
+		return;
+	if (life_status(l) == EXIT_TIMED_OUT) {
+		snprintf(limit, sizeof(limit), "--timeout %u: %s", l->host.cfg->timeout_s, reason);
+		reason = limit;
+	}
+	log_error("%s%s%s%s", reason, life_where(l), *hint ? "; " : "", hint);
 }
 
 static int life_whole(struct life *l, const struct config *c, struct err *e)
@@ -308,8 +372,7 @@ int machine_main(const struct config *c)
 		log_error("%s", e.text);
 		return EXIT_VMM;
 	}
-	if (life_reason(&life))
-		log_error("%s", life_reason(&life));
+	life_say(&life);
 	int status = life_status(&life);
 	/* How the guest ended says more than that a file could not be written. */
 	return life_timeline(c) || status != EXIT_GUEST_OFF ? status : EXIT_VMM;

@@ -16,10 +16,8 @@ static const struct {
 int main(int argc, char **argv)
 {
 	timeline_begin();
-	if (argc < 2) {
-		cmd_help(argc, argv);
-		return EXIT_VMM;
-	}
+	if (argc < 2)
+		return cmd_none();
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);

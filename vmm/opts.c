@@ -75,17 +75,21 @@ const char *opts_nearest(const char *word, const char *const *names)
 
 static int unknown(const struct opt *table, const char *arg, struct err *e)
 {
-	const char *names[OPTS_MAX + 1], *near;
+	const char *names[OPTS_MAX + 1], *near = NULL;
 	char word[WORD_MAX + 1];
 	size_t n = 0;
 
-	for (const struct opt *o = table; o->name; o++)
-		if (o->kind != OPT_GROUP && o->help)
-			names[n++] = o->name;
-	names[n] = NULL;
 	snprintf(word, sizeof(word), "%s", arg + strspn(arg, "-"));
 	word[strcspn(word, "=")] = '\0';
-	near = opts_nearest(word, names);
+	for (const struct opt *o = table; o->name; o++) {
+		if (o->kind == OPT_MEANT && !strcmp(word, o->name))
+			near = o->arg;
+		else if (o->kind != OPT_GROUP && o->help)
+			names[n++] = o->name;
+	}
+	names[n] = NULL;
+	if (!near)
+		near = opts_nearest(word, names);
 	if (arg[0] != '-')
 		return err_msg(e, -EINVAL, "%s: unexpected argument (options begin with --)", arg);
 	if (near)
@@ -98,7 +102,8 @@ static int unknown(const struct opt *table, const char *arg, struct err *e)
 static const struct opt *find(const struct opt *table, const char *name, size_t len)
 {
 	for (const struct opt *o = table; o->name; o++)
-		if (o->kind != OPT_GROUP && strlen(o->name) == len && !strncmp(o->name, name, len))
+		if (o->kind != OPT_GROUP && o->kind != OPT_MEANT && strlen(o->name) == len &&
+		    !strncmp(o->name, name, len))
 			return o;
 	return NULL;
 }
@@ -125,7 +130,7 @@ static int apply(struct line *l, const struct opt *o, const char *value, struct 
 	if (l->seen[o - l->table] && !o->repeat)
 		return err_msg(e, -EINVAL, "--%s: given twice", o->name);
 	l->seen[o - l->table] = true;
-	if (value && !*value)
+	if (value && !*value && !o->empty)
 		return err_msg(e, -EINVAL, "--%s: the value (%s) is empty", o->name, o->arg);
 	ret = o->set(l->target, value, &why);
 	if (ret >= 0)
@@ -259,24 +264,57 @@ struct list {
 	bool seen[OPTS_MAX];
 };
 
-static int kv_apply(struct list *l, const char *key, const char *value, struct err *e)
+/* What the bare word @word stands for, or NULL. */
+static const char *kv_example(const struct kv_key *keys, const char *word)
 {
-	const char *names[OPTS_MAX + 1], *near;
-	size_t n = 0, at = OPTS_MAX;
-	int ret;
+	for (; keys->name; keys++)
+		if (!strcmp(keys->name, word))
+			return keys->example;
+	return NULL;
+}
 
-	for (; l->keys[n].name; n++) {
+static int kv_unknown(const struct kv_key *keys, const char *key, struct err *e)
+{
+	const char *names[OPTS_MAX + 1], *near = kv_example(keys, key);
+	char all[256] = "";
+	size_t n = 0, len = 0;
+
+	for (; keys->name; keys++) {
+		if (!keys->set)
+			continue;
 		assert(n < OPTS_MAX);
-		names[n] = l->keys[n].name;
-		if (!strcmp(key, names[n]))
-			at = n;
+		names[n++] = keys->name;
+		if (len < sizeof(all))
+			len += (size_t)snprintf(all + len, sizeof(all) - len, "%s%s",
+						len ? ", " : "", keys->name);
 	}
 	names[n] = NULL;
-	if (at == OPTS_MAX) {
+	if (!near)
 		near = opts_nearest(key, names);
-		return err_msg(e, -EINVAL, "unknown key \"%s\"%s%s%s", key,
-			       near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
-	}
+	if (near)
+		return err_msg(e, -EINVAL, "unknown key \"%s\"; did you mean %s?", key, near);
+	return err_msg(e, -EINVAL, "unknown key \"%s\" (there are %s)", key, all);
+}
+
+static int kv_bare(const struct kv_key *keys, const char *word, struct err *e)
+{
+	const char *example = kv_example(keys, word);
+
+	return err_msg(e, -EINVAL, "\"%s\" is not key=value%s%s%s", word,
+		       example ? "; did you mean " : "", example ? example : "",
+		       example ? "?" : "");
+}
+
+static int kv_apply(struct list *l, const char *key, const char *value, struct err *e)
+{
+	size_t at = 0;
+	int ret;
+
+	while (l->keys[at].name && (!l->keys[at].set || strcmp(key, l->keys[at].name)))
+		at++;
+	assert(at < OPTS_MAX);
+	if (!l->keys[at].name)
+		return kv_unknown(l->keys, key, e);
 	if (l->seen[at])
 		return err_msg(e, -EINVAL, "%s: given twice", key);
 	l->seen[at] = true;
@@ -322,7 +360,7 @@ int opts_kv(const struct kv_key *keys, const char *bare, const char *text, void 
 			ret = err_msg(e, -EINVAL,
 				      "nothing stands between two commas or at the end");
 		else
-			ret = err_msg(e, -EINVAL, "\"%s\" is not key=value", buf);
+			ret = kv_bare(keys, buf, e);
 		if (!*p)
 			break;
 		p++;
@@ -338,7 +376,7 @@ int opts_number(const char *text, unsigned long min, unsigned long max, unsigned
 	bool over = false;
 
 	if (!*text || text[strspn(text, "0123456789")])
-		return err_msg(e, -EINVAL, "not a number (%lu to %lu)", min, max);
+		return err_msg(e, -EINVAL, "not a whole number (%lu to %lu)", min, max);
 	for (; *text; text++) {
 		over |= __builtin_mul_overflow(v, 10ul, &v);
 		over |= __builtin_add_overflow(v, (unsigned long)(*text - '0'), &v);

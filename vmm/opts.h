@@ -23,19 +23,22 @@ enum opt_kind {
 	OPT_FLAG,
 	OPT_VALUE,
 	OPT_MAYBE, /* a flag that takes a value after '=' alone */
+	OPT_MEANT, /* no option: who writes it means the one that arg names */
 };
 
-/* @value is NULL for a flag, never empty. 0, a negative errno with @e set, or OPTS_STOP. */
+/* @value is NULL for a flag, empty only with .empty. 0, a negative errno with @e set, or OPTS_STOP.
+ */
 typedef int opt_set(void *target, const char *value, struct err *e);
 #define OPTS_STOP 1
 
-#define OPTS_MAX 40 /* entries in a table */
+#define OPTS_MAX 48 /* entries in a table */
 
 struct opt {
 	const char *name; /* without dashes; NULL ends the table */
 	enum opt_kind kind;
 	char letter; /* 0: none */
 	bool repeat; /* may stand more than once */
+	bool empty;  /* takes an empty value */
 	opt_set *set;
 	const char *arg;  /* what the value is called: "FILE" */
 	const char *help; /* lines separated by \n; NULL: not shown */
@@ -59,8 +62,9 @@ const char *opts_nearest(const char *word, const char *const *names);
  * item that is no key=value is the value of that key.
  */
 struct kv_key {
-	const char *name; /* NULL ends the table */
-	opt_set *set;
+	const char *name;    /* NULL ends the table */
+	opt_set *set;        /* NULL: no key, but another word for what @example shows */
+	const char *example; /* "readonly=on", for who writes the bare word; or NULL */
 };
 int opts_kv(const struct kv_key *keys, const char *bare, const char *text, void *target,
 	    struct err *e);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,6 +99,27 @@ static int cmdline_build(struct payload *p, const struct config *c, struct err *
 
 /* --------------------------------------------------------------- initrd */
 
+/* Linux' init/initramfs.c and lib/decompress.c; zeros may stand in front. */
+static bool looks_like_initrd(int fd)
+{
+	static const struct {
+		unsigned len;
+		const char *magic;
+	} known[] = {
+		{6, "070701"},     {6, "070702"},           {2, "\x1f\x8b"},    {2, "\x1f\x9e"},
+		{3, "BZh"},        {3, "\x5d\0\0"},         {6, "\xfd\x37zXZ"}, {4, "\x89LZO"},
+		{4, "\x02!L\x18"}, {4, "\x28\xb5\x2f\xfd"}, {1, "\0"},
+	};
+	char head[6] = {0};
+
+	if (pread(fd, head, sizeof(head), 0) < 0)
+		return true; /* loading it says why */
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (!memcmp(head, known[i].magic, known[i].len))
+			return true;
+	return false;
+}
+
 static int initrd_open(struct payload *p, const char *path, struct err *e)
 {
 	struct stat st;
@@ -113,36 +135,88 @@ static int initrd_open(struct payload *p, const char *path, struct err *e)
 	if (st.st_size == 0)
 		return err_msg(e, -EINVAL, "initrd %s: is empty", path);
 	p->initrd_size = (uint64_t)st.st_size;
+	if (!looks_like_initrd(p->initrd_fd))
+		log_warn("initrd %s: neither a cpio archive nor compressed in a way that Linux "
+			 "knows: the kernel may ignore it",
+			 path);
 	return 0;
 }
 
-/* Where the kernel's modules are: --modules, or /lib/modules/VERSION when it exists. */
-static const char *modules_dir(const struct payload *p, const struct config *c, char *buf,
-			       size_t len)
+/* A directory made by depmod. /lib/modules/VERSION alone may hold no more than headers. */
+static bool has_modules(const char *dir)
 {
-	if (c->modules)
-		return c->modules;
-	const char *version = kernel_version(p->kernel);
-	if (!version) {
-		log_info("kernel %s does not say its version: no modules are taken along",
-			 c->kernel);
-		return NULL;
-	}
-	if ((size_t)snprintf(buf, len, "/lib/modules/%s", version) >= len)
-		return NULL;
-	if (access(buf, R_OK) < 0) {
-		log_info("no modules for this kernel: %s: %s", buf, strerror(errno));
-		return NULL;
-	}
-	return buf;
+	char path[PATH_MAX];
+
+	return snprintf(path, sizeof(path), "%s/modules.dep", dir) < (int)sizeof(path) &&
+	       !access(path, R_OK);
 }
 
+/* Of an unpacked package: boot/vmlinuz-VERSION and lib/modules/VERSION. */
+static bool modules_beside(const char *kernel, const char *version, char *dir, size_t size)
+{
+	char real[PATH_MAX], *slash;
+
+	if (!realpath(kernel, real))
+		return false;
+	/* The kernel's directory, and then the one above it. */
+	for (int up = 0; up < 2; up++) {
+		slash = strrchr(real, '/');
+		if (!slash)
+			return false;
+		*slash = '\0';
+	}
+	return snprintf(dir, size, "%s/lib/modules/%s", real, version) < (int)size;
+}
+
+/* Where the kernel's modules are; false, and why in p->no_modules, when nowhere. */
+static bool modules_find(struct payload *p, const char *kernel, char *dir, size_t size)
+{
+	const char *version = kernel_version(p->kernel);
+	char beside[PATH_MAX];
+
+	if (!version) {
+		log_info("kernel %s does not say its version: no modules are taken along", kernel);
+		return false;
+	}
+	if (snprintf(dir, size, "/lib/modules/%s", version) < (int)size && has_modules(dir))
+		return true;
+	if (modules_beside(kernel, version, beside, sizeof(beside)) && has_modules(beside))
+		return snprintf(dir, size, "%s", beside) < (int)size;
+	snprintf(p->no_modules, sizeof(p->no_modules),
+		 "there are no modules for this kernel (%.100s): if it needs any to reach its "
+		 "root, give --modules DIR",
+		 dir);
+	log_warn("%s", p->no_modules);
+	return false;
+}
+
+static int modules_check(const char *dir, struct err *e)
+{
+	struct stat st;
+
+	if (stat(dir, &st))
+		return err_sys(e, "--modules %s", dir);
+	if (!S_ISDIR(st.st_mode))
+		return err_msg(e, -ENOTDIR, "--modules %s: not a directory", dir);
+	if (!has_modules(dir))
+		return err_msg(e, -ENOENT,
+			       "--modules %s: no modules.dep in it that can be read (depmod makes "
+			       "one)",
+			       dir);
+	return 0;
+}
+
+/* NULL when nobody knows; where it is no disk at all, opening the disk says why. */
 static const char *root_type(const struct config *c)
 {
-	int fd = open(c->disks[0].path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
 
+	/* Before it is opened: opening a FIFO or a device can do something. */
+	if (stat(c->disks[0].path, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)))
+		return NULL;
+	int fd = open(c->disks[0].path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
-		return NULL; /* opening the disk says why */
+		return NULL;
 	const char *type = fs_probe(fd);
 	close(fd);
 	return type;
@@ -150,14 +224,41 @@ static const char *root_type(const struct config *c)
 
 static int initrd_build(struct payload *p, const struct config *c, struct err *e)
 {
-	char dir[512];
+	char dir[PATH_MAX];
 	struct initramfs_args a = {
-		.modules = modules_dir(p, c, dir, sizeof(dir)),
+		.modules = c->modules,
 		.mmio = c->transport == TRANSPORT_MMIO,
 		.root = c->ndisks > 0, /* root= may name any of them */
 		.rootfs = c->rootfs ? root_type(c) : NULL,
+		.ret_modules = &p->modules,
 	};
+	int r = c->modules ? modules_check(c->modules, e) : 0;
+
+	if (r < 0)
+		return r;
+	if (!c->modules && modules_find(p, c->kernel, dir, sizeof(dir)))
+		a.modules = dir;
+	if (a.modules)
+		log_debug("modules: %s", a.modules);
 	return initramfs_build(&p->cpio, &a, e);
+}
+
+/* Whether @text has a word that begins with @start. */
+static bool has_word(const char *text, const char *start)
+{
+	for (const char *p = text; p && (p = strstr(p, start)); p++)
+		if (p == text || p[-1] == ' ' || p[-1] == '"')
+			return true;
+	return false;
+}
+
+/* guest/init needs a root to go to. */
+static int root_check(const struct config *c, struct err *e)
+{
+	if (c->rootfs || has_word(c->cmdline, "root="))
+		return 0;
+	return err_msg(e, -EINVAL, "nothing to run: give --rootfs IMAGE, or --initrd FILE%s",
+		       c->ndisks ? ", or say which disk is the root: --cmdline root=/dev/vda" : "");
 }
 
 int payload_open(struct payload *p, const struct config *c, struct err *e)
@@ -165,8 +266,12 @@ int payload_open(struct payload *p, const struct config *c, struct err *e)
 	memset(p, 0, sizeof(*p));
 	p->initrd_fd = -1;
 	int r = kernel_open(&p->kernel, c->kernel, e);
-	if (r < 0)
+	if (r == 0 && !c->initrd && !c->software_kvm)
+		r = root_check(c, e);
+	if (r < 0) {
+		payload_close(p);
 		return r;
+	}
 	/* A freestanding program (software KVM is asked for by name) has no use for an initramfs.
 	 */
 	if (c->initrd)
@@ -186,6 +291,7 @@ void payload_close(struct payload *p)
 	if (p->initrd_fd >= 0)
 		close(p->initrd_fd);
 	cpio_fini(&p->cpio);
-	memset(p, 0, sizeof(*p));
+	p->kernel = NULL;
 	p->initrd_fd = -1;
+	p->initrd_size = 0;
 }

@@ -11,7 +11,9 @@ struct payload {
 	struct kernel *kernel;
 	int initrd_fd; /* the user's file; -1: none */
 	uint64_t initrd_size;
-	struct cpio cpio; /* or the one built here; len 0: none */
+	struct cpio cpio;     /* or the one built here; len 0: none */
+	size_t modules;       /* in it */
+	char no_modules[512]; /* why there are none, and what to give; outlives payload_close */
 	char cmdline[4096];
 };
 

@@ -40,9 +40,18 @@ int platform_memory(struct machine *m, struct err *e)
 	uint64_t high = high_ram(m);
 
 	/* RAM, at least one GiB of PCI window and the platform registers share physical space. */
-	if (high > (1ull << bits) - LAYOUT_HIGH_RAM - 2 * LAYOUT_PCI64_ALIGN)
-		return err_msg(e, -EINVAL, "--memory %llu MiB: this CPU addresses %u bits",
-			       (unsigned long long)(m->host->cfg->memory >> 20), bits);
+	uint64_t high_max = (1ull << bits) - LAYOUT_HIGH_RAM - 2 * LAYOUT_PCI64_ALIGN;
+
+	if (high > high_max) {
+		char asked[CONFIG_SIZE_TEXT], most[CONFIG_SIZE_TEXT];
+
+		config_size_text(asked, m->host->cfg->memory);
+		config_size_text(most, (LAYOUT_LOW_RAM_MAX + high_max) & ~((1ull << 30) - 1));
+		return err_msg(e, -EINVAL,
+			       "--memory %s: this host's CPU addresses %u bits, which lets a "
+			       "machine have at most %s",
+			       asked, bits, most);
+	}
 	int r = gmem_add(m->gm, gpa(0), low_ram(m), e);
 	if (r == 0 && high)
 		r = gmem_add(m->gm, gpa(LAYOUT_HIGH_RAM), high, e);
@@ -85,7 +94,8 @@ static int build_serial(struct machine *m, struct platform *p, struct err *e)
 	int r = irq_line_new(&p->serial_irq, m->irqs, LAYOUT_GSI_SERIAL, e);
 	if (r < 0)
 		return r;
-	const struct serial_env env = {p->serial_irq, m->host->serial};
+	/* Freestanding test guests do without an operating system, and read from the start. */
+	const struct serial_env env = {p->serial_irq, m->host->serial, !m->host->cfg->software_kvm};
 	return serial_new(&p->serial, m->pio, m->host->loop, &env, e);
 }
 
@@ -169,6 +179,11 @@ void platform_free(struct platform *p)
 	irq_free(p->ged_irq);
 	irq_free(p->serial_irq);
 	free(p);
+}
+
+void platform_listen(struct platform *p)
+{
+	serial_listen(p->serial);
 }
 
 void platform_power_button(struct platform *p)

@@ -17,6 +17,7 @@ enum power_event {
 			ends */
 	POWER_CRASHLOADED, /* pvpanic: a crash kernel takes over */
 	POWER_INIT_FAILED, /* guest/init did not reach the root's init; it powers off by itself */
+	POWER_NO_INIT,     /* guest/init reached the root, and no init runs there; likewise */
 	POWER_TIMEOUT,     /* --timeout */
 	POWER_QUIT,        /* the user (Ctrl-A x) or a second SIGTERM */
 	POWER_FAIL,        /* the host failed; the reason was logged */

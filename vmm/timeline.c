@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,7 @@
 #include "vmm/log.h"
 #include "vmm/outfile.h"
 #include "vmm/stats.h"
+#include "vmm/term_out.h"
 
 static const struct {
 	const char *key, *text;
@@ -127,16 +130,70 @@ bool timeline_reached(enum stage s)
 	return __atomic_load_n(&tl.reached, __ATOMIC_ACQUIRE) & (1u << s);
 }
 
-void timeline_print(void)
+/*
+ * The user asked for this, so it waits for its reader; the signals that ask us to end,
+ * which the machine had blocked, end a wait that is in vain.
+ */
+static int write_patiently(int fd, const char *text)
 {
-	fprintf(stderr, "%-20s %10s %8s %10s %9s %8s %8s %8s %8s\n", "stage", "ms", "+ms", "CPU ms",
-		"exits", "io", "mmio", "halt", "irq");
-	uint64_t last = 0;
-	for (int s = 0; s < STAGES; s++) {
-		const struct point *p = &tl.at[s];
+	struct term_out out;
+	size_t left = strlen(text);
+	ssize_t n;
+	sigset_t set;
+
+	pthread_sigmask(SIG_BLOCK, NULL, &set);
+	sigdelset(&set, SIGTERM);
+	sigdelset(&set, SIGINT);
+	sigdelset(&set, SIGHUP);
+	term_out_init(&out, fd);
+	n = out.fd < 0 ? -EBADF : 0;
+	while (left && n >= 0) {
+		struct pollfd p = {.fd = out.fd, .events = POLLOUT};
+
+		ppoll(&p, 1, NULL, &set);
+		n = term_out_write(&out, (const uint8_t *)text, left);
+		if (n > 0)
+			text += n, left -= (size_t)n;
+	}
+	term_out_fini(&out);
+	errno = n < 0 ? (int)-n : 0;
+	return n < 0 ? -1 : 0;
+}
+
+/*
+ * Those reached, by their time: the console of a kernel that has its driver as a
+ * module speaks after init has started.
+ */
+static unsigned stages_in_order(enum stage order[STAGES])
+{
+	unsigned n = 0;
+
+	for (unsigned s = 0; s < STAGES; s++) {
+		unsigned at = n;
+
 		if (!timeline_reached((enum stage)s))
 			continue;
-		fprintf(stderr, "%-20s %10.3f %8.3f %10.3f %9llu %8llu %8llu %8llu %8llu\n",
+		for (; at && tl.at[order[at - 1]].wall_ns > tl.at[s].wall_ns; at--)
+			order[at] = order[at - 1];
+		order[at] = (enum stage)s;
+		n++;
+	}
+	return n;
+}
+
+static void stages_print(FILE *f)
+{
+	enum stage order[STAGES];
+	unsigned n = stages_in_order(order);
+	uint64_t last = 0;
+
+	fprintf(f, "%-20s %10s %8s %10s %9s %8s %8s %8s %8s\n", "stage", "ms", "+ms", "CPU ms",
+		"exits", "io", "mmio", "halt", "irq");
+	for (unsigned i = 0; i < n; i++) {
+		enum stage s = order[i];
+		const struct point *p = &tl.at[s];
+
+		fprintf(f, "%-20s %10.3f %8.3f %10.3f %9llu %8llu %8llu %8llu %8llu\n",
 			stage_name[s].text, (double)p->wall_ns / 1e6,
 			((double)p->wall_ns - (double)last) / 1e6, (double)p->cpu_ns / 1e6,
 			(unsigned long long)p->stats.n[0], (unsigned long long)p->stats.n[1],
@@ -144,6 +201,20 @@ void timeline_print(void)
 			(unsigned long long)p->stats.n[4]);
 		last = p->wall_ns;
 	}
+}
+
+void timeline_print(void)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return;
+	stages_print(f);
+	if (!fclose(f) && write_patiently(STDERR_FILENO, text))
+		log_error("timeline: write: %s", strerror(errno));
+	free(text);
 }
 
 static json_t *point_json(enum stage s)
@@ -159,7 +230,7 @@ static json_t *point_json(enum stage s)
 
 int timeline_open(const char *path, struct err *e)
 {
-	int fd = outfile_open(&tl.file, path, 0, 0666, e);
+	int fd = outfile_open(&tl.file, path, 0, 0600, e);
 
 	tl.fd = fd;
 	return fd < 0 ? err_ctx(e, "timeline") : 0;
@@ -167,37 +238,30 @@ int timeline_open(const char *path, struct err *e)
 
 static int write_whole(int fd, const char *text)
 {
-	size_t left = strlen(text);
 	struct stat st;
 
 	/* What an earlier run left; other things than files have no length. */
 	if (!fstat(fd, &st) && S_ISREG(st.st_mode) && ftruncate(fd, 0))
 		return -1;
-	while (left) {
-		ssize_t n = write(fd, text, left);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		text += n;
-		left -= (size_t)n;
-	}
-	return 0;
+	return write_patiently(fd, text);
 }
 
 static char *stages_text(void)
 {
 	json_t *list = json_array(), *doc;
-	char *text;
+	enum stage order[STAGES];
+	unsigned n = stages_in_order(order);
+	char *text, *line = NULL;
 
-	for (int s = 0; s < STAGES; s++)
-		if (timeline_reached((enum stage)s))
-			json_array_append_new(list, point_json((enum stage)s));
+	for (unsigned i = 0; i < n; i++)
+		json_array_append_new(list, point_json(order[i]));
 	doc = json_pack("{s:o}", "stages", list);
 	text = doc ? json_dumps(doc, JSON_INDENT(2)) : NULL;
 	json_decref(doc);
-	return text;
+	if (text && asprintf(&line, "%s\n", text) < 0)
+		line = NULL;
+	free(text);
+	return line;
 }
 
 int timeline_write(struct err *e)

@@ -130,7 +130,43 @@ class Roots(vm.TestCase):
         self.assertIn("GOT-early", r.out, r)
 
     def test_no_root_says_what_to_give(self):
-        r = self.boot()
+        image = self.path("blank.img")
+        with open(image, "wb") as f:
+            f.truncate(1 << 20)
+        r = self.boot("--rootfs", image)
         self.assertEqual(r.status, 125, r)
-        self.assertIn("--rootfs", r.out, r)
-        self.assertIn("guest/init could not reach the root", r.err, r)
+        self.assertRegex(r.out, r"guest init: no ext4.*--cmdline root=DEVICE; there are vda\)", r)
+        self.assertIn("guest/init could not reach the root: its line on the guest's console", r.err, r)
+
+    def test_init_that_does_not_run_is_told_apart(self):
+        r = self.boot("--rootfs", self.rootfs(), "--cmdline", "init=/nope")
+        self.assertEqual(r.status, 125, r)
+        self.assertIn("guest init: cannot run /nope: No such file", r.out, r)
+        self.assertIn("the root has no init that runs: ", r.err, r)
+
+    def test_read_only_root_that_was_not_unmounted(self):
+        image = self.rootfs()
+        r = self.boot("--rootfs", image, "--no-reboot", "--cmdline",
+                      vm.script("echo 1 > /mark; sync; reboot -f"))
+        self.assertEqual(r.status, 0, r)
+        r = self.boot("--rootfs", f"{image},readonly=on", "--cmdline",
+                      vm.script("cat /mark; cat /proc/mounts; poweroff -f"))
+        self.assertEqual(r.status, 0, r)
+        self.assertIn("guest init: the root /dev/vda was not cleanly unmounted", r.out, r)
+        self.assertRegex(r.out, r"/dev/(root|vda) / ext4 ro,.*(noload|norecovery)", r)
+
+    def test_modules_are_found_beside_the_kernel(self):
+        kernel, _ = vm.debian()
+        r = self.boot("--rootfs", self.rootfs(), "--cmdline", look(), kernel=kernel)
+        self.assertEqual((r.status, r.err), (0, ""), r)
+
+    def test_kernel_whose_modules_are_not_there_says_so_at_the_start_and_the_end(self):
+        import shutil
+        kernel = self.path("vmlinuz")
+        shutil.copy(vm.debian()[0], kernel)
+        r = self.boot("--rootfs", self.rootfs(), kernel=kernel)
+        self.assertEqual(r.status, 125, r)
+        first, last = r.err.strip().split("\n")
+        for line in (first, last):
+            self.assertRegex(line, r"no modules for this kernel \(/lib/modules/.*--modules DIR")
+        self.assertIn("could not reach the root", last)

@@ -177,6 +177,13 @@ class AtATerminal(vm.TestCase):
         self.assertEqual(t.wait(), 0, t.out)
         self.assertTrue(t.restored())
 
+    def test_serial_console_takes_what_was_piped_in_before_it_was_there(self):
+        for kernel, args in ((vm.lean(), []), (vm.debian()[0], ["--modules", vm.debian()[1]])):
+            r = self.boot("--rootfs", self.rootfs(), "--console", "off", "--serial", "tty", *args,
+                          kernel=kernel, stdin=b"echo $((6*7))-shell\nexit\n")
+            self.assertEqual(r.status, 0, r)
+            self.assertIn("42-shell", r.out, r)
+
     def test_serial_console_takes_input(self):
         self.serial_console()
 

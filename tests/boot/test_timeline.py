@@ -19,6 +19,16 @@ class Timeline(vm.TestCase):
         self.assertEqual(t["kernel"]["exits"]["exits"], 0)
         self.assertGreater(t["init"]["exits"]["exits"], 100)
 
+    def test_console_of_a_stock_kernel_speaks_after_init_has_started(self):
+        out = self.path("t.json")
+        kernel, modules = vm.debian()
+        r = self.boot("--rootfs", self.rootfs(), "--modules", modules, f"--timeline={out}", "--timeline",
+                      "--cmdline", vm.script("poweroff -f"), kernel=kernel)
+        self.assertEqual(r.status, 0, r)
+        stages = list(self.timeline(out))
+        self.assertLess(stages.index("init"), stages.index("console"))
+        self.assertNotRegex(r.err, r"(?m)^\D+[\d.]+ +-")
+
     def test_printed_table_names_every_stage(self):
         r = self.boot("--rootfs", self.rootfs(), "--timeline", "--cmdline",
                       vm.script("poweroff -f"))

@@ -109,6 +109,9 @@ class Kernels(Cli):
     def test_arm64_image(self):
         self.bad(self.file("k", bytes(0x38) + b"ARM\x64" + bytes(4096)), "arm64")
 
+    def test_program_for_user_space(self):
+        self.bad("/bin/sh", "not a kernel")
+
     def test_text_file(self):
         self.bad(self.file("k", b"hello\n" * 1000), "not a Linux kernel")
 
@@ -154,6 +157,19 @@ class Initrds(Cli):
         r = powerless("", *self.boot_args("--initrd", path))
         self.check(r, ["initrd", path, "Permission denied"])
 
+    def test_that_linux_would_not_take_is_warned_of(self):
+        path = self.file("i", b"hello\n")
+        r = vm.mvm(*self.boot_args("--initrd", path, "--no-reboot", "--cmdline", "off"))
+        self.check(r, ["initrd", path, "neither a cpio archive nor compressed"], 0)
+        for good in (b"070701", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", bytes(512)):
+            path = self.file("i", good + bytes(100))
+            r = vm.mvm(*self.boot_args("--initrd", path, "--no-reboot", "--cmdline", "off"))
+            self.assertEqual((r.status, r.err), (0, ""), r)
+
+    def test_not_with_modules(self):
+        path = self.file("i", b"070701")
+        self.refused("--initrd", path, "--modules", self.dir, says=["--modules", self.dir, "--initrd"])
+
     def test_too_large_for_memory(self):
         path = self.file("i")
         os.truncate(path, 200 << 20)
@@ -195,6 +211,58 @@ class Options(Cli):
         for size in ("lots", "12Q", "1.5G", "-1G"):
             with self.subTest(size):
                 self.refused("--memory", size, says=["--memory", size])
+
+    def test_numbers_are_whole(self):
+        self.refused("--cpus", "2.5", says=["--cpus 2.5", "not a whole number"])
+        self.refused("--memory", "1.5G", says=["--memory 1.5G", "whole number", "K, M, G or T"])
+
+    def test_empty_command_line_is_one(self):
+        self.refused("--cmdline", "", "--disk", "/nonexistent", says="--disk")
+
+    def test_what_other_programs_call_it(self):
+        for wrong, right in (("-m", "--memory"), ("--smp", "--cpus"), ("-append", "--cmdline"),
+                             ("--drive", "--disk")):
+            with self.subTest(wrong):
+                self.refused(wrong, "1", says=[wrong, f"did you mean {right}?"])
+        self.refused("--serial", "stdio", says=["--serial", "did you mean tty?"])
+        self.refused("--serial", "none", says=["--serial", "did you mean off?"])
+
+    def test_without_a_root(self):
+        for args, says in (((), "--rootfs IMAGE"), (("--cmdline", "noroot=x"), "--initrd FILE"),
+                           (("--disk", "d"), "--cmdline root=/dev/vda")):
+            with self.subTest(args):
+                self.check(vm.mvm("boot", "--kernel", GUEST, *args), ["nothing to run", says])
+
+    def test_modules(self):
+        root = self.file("root", bytes(4096))
+        for path, says in ((self.path("m"), "No such file"), (root, "not a directory"),
+                           (self.dir, "no modules.dep")):
+            with self.subTest(says):
+                self.check(vm.mvm("boot", "--kernel", GUEST, "--rootfs", root, "--modules", path),
+                           [f"--modules {path}", says])
+
+    def test_no_command(self):
+        r = vm.mvm()
+        self.assertEqual((r.status, r.out), (125, ""), r)
+        self.assertRegex(r.err, r"^Usage: mvm COMMAND(.|\n)*mvm: no command given\n$")
+
+    def test_help_that_cannot_be_printed(self):
+        for args in (["boot", "--help"], ["doctor"], ["help"], ["version"]):
+            with self.subTest(args), open("/dev/full", "w") as full:
+                p = subprocess.run([vm.MVM, *args], stdout=full, stderr=subprocess.PIPE)
+                self.assertEqual((p.returncode, p.stderr),
+                                 (125, b"mvm: standard output: No space left on device\n"))
+
+    def test_verbose_says_what_the_machine_is(self):
+        disk = self.file("d", bytes(1 << 20))
+        r = vm.mvm(*self.boot_args("-v", "--no-reboot", "--cmdline", "off", "--cpus", "2", "--memory", "128M",
+                                   "--disk", f"{disk},readonly=on,queues=1"))
+        for line in (f"kernel: {GUEST}, ELF, of unknown version", "initramfs: none",
+                     "machine: 2 CPUs, 128M of memory, virtio over PCI",
+                     f"--disk {disk}: 1048576 bytes, raw, read-only, through the page cache, "
+                     "write-back, 1 queue", "console: off", "serial: off"):
+            self.assertIn(f"mvm: {line}\n", r.err)
+        self.assertRegex(r.err, "mvm: command line: .*panic=-1 .*off\n")
 
     def test_unknown_transport(self):
         self.refused("--transport", "usb", says=["--transport", "usb", "pci"])
@@ -247,26 +315,26 @@ class Disks(Cli):
 
     def test_missing(self):
         path = self.path("nothing.img")
-        self.refused("--disk", path, says=["disk 0", path, "No such file"])
-        self.refused("--rootfs", path, says=[path, "No such file"])
+        self.refused("--disk", path, says=["--disk", path, "No such file"])
+        self.refused("--rootfs", path, says=["--rootfs", path, "No such file"])
 
     def test_directory(self):
-        self.refused("--disk", self.dir, says=["disk 0", self.dir, "directory"])
+        self.refused("--disk", self.dir, says=["--disk", self.dir, "directory"])
 
     def test_empty(self):
         path = self.image(size=0)
-        self.refused("--disk", path, says=["disk 0", path, "empty"])
+        self.refused("--disk", path, says=["--disk", path, "empty"])
 
     def test_fifo(self):
         path = self.path("fifo")
         os.mkfifo(path)
-        self.refused("--disk", path, says=["disk 0", path, "FIFO"])
+        self.refused("--disk", path, says=["--disk", path, "FIFO"])
 
     def test_character_device(self):
-        self.refused("--disk", "/dev/zero", says=["disk 0", "/dev/zero", "character device"])
+        self.refused("--disk", "/dev/zero", says=["--disk", "/dev/zero", "character device"])
 
     def test_second_of_two_is_named(self):
-        self.refused("--disk", self.image(), "--disk", self.path("x"), says=["disk 1", "No such"])
+        self.refused("--disk", self.image(), "--disk", self.path("x"), says=["--disk", "No such"])
 
     def locked(self, kind):
         path = self.image()
@@ -278,16 +346,16 @@ class Disks(Cli):
     def test_locked_by_a_writer(self):
         path = self.locked(fcntl.F_WRLCK)
         for how in ("", ",readonly=on"):
-            self.refused("--disk", path + how, says=["disk 0", path, "locked", str(os.getpid())])
+            self.refused("--disk", path + how, says=["--disk", path, "locked", str(os.getpid())])
 
     def test_locked_by_a_reader(self):
         path = self.locked(fcntl.F_RDLCK)
-        self.refused("--disk", path, says=["disk 0", path, "locked"])
+        self.refused("--disk", path, says=["--disk", path, "locked"])
         self.runs("--disk", f"{path},readonly=on")
 
     def test_same_image_twice(self):
         path = self.image()
-        self.refused("--disk", path, "--disk", path, says=["disk 1", path, "this machine"])
+        self.refused("--disk", path, "--disk", path, says=["--disk", path, "this machine"])
         self.runs("--disk", f"{path},readonly=on", "--disk", f"{path},readonly=on")
 
     def runs(self, *args, err=""):
@@ -305,10 +373,45 @@ class Disks(Cli):
 
     def test_below_one_sector(self):
         path = self.image(size=511)
-        self.refused("--disk", path, says=["disk 0", path, "512"])
+        self.refused("--disk", path, says=["--disk", path, "512"])
+
+    def test_image_of_another_format(self):
+        for magic, name in ((b"QFI\xfb", "qcow2"), (b"KDMV", "vmdk"), (b"vhdxfile", "vhdx"),
+                            (bytes(64) + b"\x7f\x10\xda\xbe", "vdi")):
+            with self.subTest(name):
+                path = self.file("d", magic)
+                os.truncate(path, 1 << 20)
+                self.refused("--disk", path, says=["--disk", f"{path} is a {name} image", "qemu-img convert"])
+                self.runs("--disk", f"{path},format=raw")
+        self.refused("--disk", f"{path},format=qcow2", says=["format", "qcow2", "raw"])
+
+    def test_image_that_a_guest_made_look_like_another_is_still_there_after_a_reboot(self):
+        """What it is was decided before the guest first ran."""
+        path = self.image()
+        p = subprocess.Popen([vm.MVM, "boot", "--software-kvm", "--kernel", GUEST, "--console", "off",
+                              "-v", "--cmdline", "reset", "--disk", path, "--timeout", "6"],
+                             stderr=subprocess.PIPE, text=True)
+        self.addCleanup(p.stderr.close)
+        for line in p.stderr:
+            if "restarts" in line:
+                break
+        with open(path, "r+b") as f:
+            f.write(b"QFI\xfb")
+        err = p.stderr.read()
+        self.assertEqual(p.wait(), 124, err)
+        self.assertIn("restarts", err)
+
+    def test_option_is_named_for_the_same_id_twice(self):
+        a, b = self.image("a"), self.image("b")
+        self.refused("--disk", f"{a},id=x", "--disk", f"{b},id=x",
+                     says=[f"--disk {b}: id x is that of --disk {a} already"])
 
     def test_doubled_and_unknown_keys(self):
         path = self.image()
+        self.refused("--disk", f"{path},ro", says=['"ro"', "did you mean readonly=on?"])
+        self.refused("--disk", f"{path},foo=1", says=['unknown key "foo"', "readonly", "format"])
+        self.refused("--disk", f"{path},cache=none", says=["cache", "direct=on"])
+        self.refused("--rootfs", f"{path},redonly=on", says=[f"--rootfs {path}", "redonly", "readonly"])
         self.refused("--disk", f"{path},serial=a,serial=b", says=["serial", "twice"])
         self.refused("--disk", f"{path},redonly=on", says=["redonly", "readonly"])
         self.refused("--disk", f"{path},readonly=maybe", says=["readonly", "maybe"])
@@ -318,7 +421,7 @@ class Disks(Cli):
     def test_read_only_file(self):
         path = self.image(mode=0o444)
         r = powerless("", *self.boot_args("--disk", path))
-        self.check(r, ["disk 0", path, "read-only", "readonly=on"])
+        self.check(r, ["--disk", "no permission to write", path, "readonly=on"])
 
     @unittest.skipIf(os.getuid(), "needs root to mount")
     def test_read_only_file_system(self):
@@ -327,7 +430,7 @@ class Disks(Cli):
         r = in_namespace(f"mount -t tmpfs none {self.path('ro')} && truncate -s 1M {image} && "
                          f"mount -o remount,ro {self.path('ro')}",
                          *self.boot_args("--disk", image))
-        self.check(r, ["disk 0", image, "read-only", "readonly=on"])
+        self.check(r, ["--disk", image, "read-only", "readonly=on"])
 
 
 class Outputs(Cli):
@@ -339,13 +442,13 @@ class Outputs(Cli):
 
     def test_serial_file_is_removed_when_a_later_thing_fails(self):
         path = self.path("serial.log")
-        self.refused("--serial", f"file={path}", "--disk", "/nonexistent", says="disk 0")
+        self.refused("--serial", f"file={path}", "--disk", "/nonexistent", says="--disk")
         self.assertFalse(os.path.exists(path))
 
     def test_serial_file_of_an_earlier_run_stays_as_it_is(self):
         for old in (b"", b"boot log\n"):
             path = self.file("serial.log", old)
-            self.refused("--serial", f"file={path}", "--disk", "/nonexistent", says="disk 0")
+            self.refused("--serial", f"file={path}", "--disk", "/nonexistent", says="--disk")
             with open(path, "rb") as f:
                 self.assertEqual(f.read(), old)
 
@@ -363,7 +466,7 @@ class Outputs(Cli):
 
     def test_timeline_is_not_left_empty_when_a_later_thing_fails(self):
         path = self.path("t.json")
-        for args, says in ((["--disk", "/nonexistent"], "disk 0"),
+        for args, says in ((["--disk", "/nonexistent"], "--disk"),
                            (["--serial", "file=/nonexistent/x"], "serial"),
                            (["--cmdline", "x" * 2100], "command line")):
             with self.subTest(says):
@@ -371,7 +474,7 @@ class Outputs(Cli):
 
     def test_timeline_of_an_earlier_run_stays_as_it_is(self):
         path = self.file("t.json", b"{}")
-        self.refused(f"--timeline={path}", "--disk", "/nonexistent", says="disk 0")
+        self.refused(f"--timeline={path}", "--disk", "/nonexistent", says="--disk")
         with open(path, "rb") as f:
             self.assertEqual(f.read(), b"{}")
 
@@ -383,7 +486,9 @@ class Outputs(Cli):
 
     def test_socket_is_removed_when_a_later_thing_fails(self):
         path = self.path("s")
-        self.refused("--serial", f"socket={path}", "--disk", "/nonexistent", says="disk 0")
+        r = vm.mvm(*self.boot_args("--serial", f"socket={path}", "--disk", "/nonexistent"))
+        self.assertEqual(r.status, 125, r)
+        self.assertRegex(r.err, rf"^mvm: serial listens at {path}\nmvm: --disk: .*No such file.*\n$", r)
         self.assertFalse(os.path.exists(path))
 
     def test_socket_that_somebody_uses(self):
@@ -411,7 +516,7 @@ class Terminal(Cli):
         self.check_pty("--cpus", "99", says="--cpus 99")
 
     def test_restored_after_a_missing_disk(self):
-        self.check_pty("--disk", "/nonexistent", says="disk 0")
+        self.check_pty("--disk", "/nonexistent", says="--disk")
 
     def test_restored_after_a_long_command_line(self):
         self.check_pty("--cmdline", "x" * 2100, says="command line")
@@ -540,6 +645,7 @@ class Kvm(Cli):
     def test_software_only(self):
         """A CPU that shows neither vmx nor svm: here, or because /proc/cpuinfo says so."""
         cpuinfo = self.file("cpuinfo", b"processor : 0\nflags : fpu vme de pse svm_lock avmx\n\n")
-        args = [a for a in self.boot_args() if a != "--software-kvm"]
+        args = [a for a in self.boot_args("--initrd", self.file("i", b"070701"))
+                if a != "--software-kvm"]
         r = in_namespace(f"mount --bind {cpuinfo} /proc/cpuinfo", *args)
         self.check(r, ["/dev/kvm", "software", "testhost"])

@@ -81,7 +81,7 @@ static void chr_full_disk_is_reported_once(void **s)
 		write_str("x");
 		turn(loop);
 	}
-	said_is("mvm: console: output is lost: No space left on device\n");
+	said_is("mvm: console: write /dev/full: No space left on device: output is lost\n");
 }
 
 static void chr_file_that_was_made_for_nothing_goes(void **s)

@@ -67,9 +67,8 @@ static void config_takes_every_option(void **s)
 	(void)s;
 	assert_int_equal(BOOT("--kernel", "k", "--initrd=i", "--cmdline", "a b", "--cpus=4",
 			      "--memory", "2G", "--transport", "mmio", "--console=off", "--serial",
-			      "file=/x", "--timeout", "9", "--modules", "m", "--no-reboot",
-			      "--timeline", "--timeline=t.json", "-vv", "--no-default-cmdline",
-			      "--software-kvm"),
+			      "file=/x", "--timeout", "9", "--no-reboot", "--timeline",
+			      "--timeline=t.json", "-vv", "--no-default-cmdline", "--software-kvm"),
 			 0);
 	assert_string_equal(cfg.initrd, "i");
 	assert_string_equal(cfg.cmdline, "a b");
@@ -80,10 +79,14 @@ static void config_takes_every_option(void **s)
 	assert_int_equal(cfg.serial.mode, CHAR_FILE);
 	assert_string_equal(cfg.serial.path, "/x");
 	assert_int_equal(cfg.timeout_s, 9);
-	assert_string_equal(cfg.modules, "m");
 	assert_true(cfg.no_reboot && cfg.timeline && cfg.no_default_cmdline && cfg.software_kvm);
 	assert_string_equal(cfg.timeline_file, "t.json");
 	assert_int_equal(cfg.verbose, 2);
+	assert_int_equal(BOOT("--kernel", "k", "--modules", "m", "--cmdline", ""), 0);
+	assert_string_equal(cfg.modules, "m");
+	assert_string_equal(cfg.cmdline, "");
+	REFUSED("--modules m: not together with --initrd, which is taken as it is", "--modules=m",
+		"--initrd=i");
 }
 
 static void config_root_is_the_first_disk(void **s)
@@ -114,8 +117,16 @@ static void config_disk_errors(void **s)
 	REFUSED("--disk readonly=on: the path is missing (path=FILE)", "--disk", "readonly=on");
 	REFUSED("--disk a,readonly=yes: readonly: \"yes\" is neither on nor off", "--disk",
 		"a,readonly=yes");
-	REFUSED("--disk a,cache=none: cache: \"none\" is neither writeback nor writethrough",
-		"--disk", "a,cache=none");
+	REFUSED("--disk a,cache=none: cache: \"none\" is spelled direct=on", "--disk",
+		"a,cache=none");
+	REFUSED("--disk a,cache=on: cache: \"on\" is neither writeback nor writethrough", "--disk",
+		"a,cache=on");
+	REFUSED("--disk a,format=vdi: format: \"vdi\" is not supported: raw is the only one",
+		"--disk", "a,format=vdi");
+	REFUSED("--disk a,readonly: \"readonly\" is not key=value; did you mean readonly=on?",
+		"--disk", "a,readonly");
+	REFUSED("--rootfs a,ro=on: unknown key \"ro\"; did you mean readonly=on?", "--rootfs",
+		"a,ro=on");
 	REFUSED("--disk a,queues=33: queues: out of range (1 to 32)", "--disk", "a,queues=33");
 	REFUSED("--disk a,queue_size=48: queue_size: 48 is not a power of two", "--disk",
 		"a,queue_size=48");
@@ -125,7 +136,8 @@ static void config_disk_errors(void **s)
 		"longer "
 		"than 20 characters",
 		"--disk", "a,serial=123456789012345678901");
-	REFUSED("disk 1: id x is disk 0's already", "--disk", "a,id=x", "--disk", "b,id=x");
+	REFUSED("--disk b: id x is that of --disk a already", "--disk", "a,id=x", "--disk",
+		"b,id=x");
 }
 
 static void config_too_many_disks(void **s)
@@ -141,7 +153,7 @@ static void config_too_many_disks(void **s)
 	assert_int_equal(boot(words), 0);
 	words[n] = "--rootfs=r";
 	assert_int_equal(boot(words), -E2BIG);
-	assert_string_equal(err.text, "rootfs and 24 disks: at most 24 fit in all");
+	assert_string_equal(err.text, "--rootfs and 24 disks: at most 24 fit in all");
 	words[n] = "--disk=e";
 	assert_int_equal(boot(words), -E2BIG);
 	assert_string_equal(err.text, "--disk e: at most 24 disks fit");
@@ -152,14 +164,15 @@ static void config_numbers_out_of_range(void **s)
 	(void)s;
 	REFUSED("--cpus 0: out of range (1 to 32)", "--cpus", "0");
 	REFUSED("--cpus 33: out of range (1 to 32)", "--cpus", "33");
-	REFUSED("--cpus two: not a number (1 to 32)", "--cpus", "two");
-	REFUSED("--timeout -1: not a number (0 to 1000000)", "--timeout", "-1");
+	REFUSED("--cpus two: not a whole number (1 to 32)", "--cpus", "two");
+	REFUSED("--timeout -1: not a whole number (0 to 1000000)", "--timeout", "-1");
 	REFUSED("--transport isa: must be pci or mmio", "--transport", "isa");
 	REFUSED("--memory 63M: out of range (64M to 1T)", "--memory", "63M");
 	REFUSED("--memory 2T: out of range (64M to 1T)", "--memory", "2T");
 	REFUSED("--memory 512: out of range (64M to 1T); a number without a unit is in bytes",
 		"--memory", "512");
-	REFUSED("--memory 1Q: not a size (a number and K, M, G or T: 512M)", "--memory", "1Q");
+	REFUSED("--memory 1Q: not a size (a whole number and K, M, G or T: 512M)", "--memory",
+		"1Q");
 	REFUSED("--timeline: given twice", "--timeline", "--timeline");
 	REFUSED("--timeline b: given twice", "--timeline=a", "--timeline=b");
 	REFUSED("--cmdline a\nb: holds a control character", "--cmdline", "a\nb");
@@ -228,6 +241,23 @@ static void config_size_grammar(void **s)
 	}
 }
 
+static void config_size_text_is_what_the_user_writes(void **s)
+{
+	static const struct {
+		uint64_t size;
+		const char *text;
+	} cases[] = {{0, "0"},           {512, "512"},
+		     {1ull << 40, "1T"}, {1536ull << 20, "1536M"},
+		     {3ull << 30, "3G"}, {UINT64_MAX, "18446744073709551615"}};
+	char buf[CONFIG_SIZE_TEXT];
+
+	(void)s;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		config_size_text(buf, cases[i].size);
+		assert_string_equal(buf, cases[i].text);
+	}
+}
+
 static void config_char_spellings(void **s)
 {
 	static const char *const words[] = {"off", "null",      "tty",
@@ -239,6 +269,8 @@ static void config_char_spellings(void **s)
 		assert_int_equal(cfg.console.mode, i);
 	}
 	assert_string_equal(cfg.console.path, "/s,1");
+	REFUSED("--console none: did you mean off?", "--console", "none");
+	REFUSED("--console stdio: did you mean tty?", "--console", "stdio");
 	REFUSED("--console file: needs a path: file=PATH", "--console", "file");
 	REFUSED("--console socket=: the path is empty", "--console", "socket=");
 	REFUSED("--serial pyt: must be off, null, tty, pty, file=PATH or socket=PATH (did you "
@@ -413,6 +445,7 @@ int main(void)
 		cmocka_unit_test_teardown(config_numbers_out_of_range, done),
 		cmocka_unit_test_teardown(config_memory_is_rounded_up, done),
 		cmocka_unit_test(config_size_grammar),
+		cmocka_unit_test(config_size_text_is_what_the_user_writes),
 		cmocka_unit_test_teardown(config_char_spellings, done),
 		cmocka_unit_test_teardown(config_console_and_serial_together, done),
 		cmocka_unit_test(config_string_replaces),

@@ -55,7 +55,7 @@ static void doctor_says_of_each_thing_how_it_is(void **s)
 		/* No line is too long to read but for a word that is. */
 		assert_true(len <= 80 || !memchr(p + 9, ' ', len - 9));
 		assert_true(!word || !strncmp(p, "ok", word) || !strncmp(p, "warn", word) ||
-			    !strncmp(p, "missing", word));
+			    !strncmp(p, "missing", word) || !strncmp(p, "later", word));
 		if (!word)
 			assert_true(strspn(p, " ") == 9);
 		/* What is missing comes with what to do, below. */
@@ -64,6 +64,13 @@ static void doctor_says_of_each_thing_how_it_is(void **s)
 		p += len + 1;
 	}
 	assert_string_equal(p, verdict);
+	/* What this version does not use is never amiss. */
+	for (size_t i = 1; i < 5; i++) {
+		const char *at = strstr(said, things[i]);
+
+		assert_false(!strncmp(at - 9, "missing", 7));
+	}
+	assert_null(strstr(said, "-aG root"));
 }
 
 static void doctor_refuses_arguments(void **s)

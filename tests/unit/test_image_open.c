@@ -65,9 +65,9 @@ static void an_empty_or_tiny_file_is_refused(void **state)
 	struct image_rig *f = begin(0);
 
 	(void)state;
-	assert_refused(f, -EINVAL, "is empty (0 bytes)");
+	assert_refused(f, -EINVAL, "is empty: ");
 	assert_int_equal(ftruncate(f->file.fd, 511), 0);
-	assert_refused(f, -EINVAL, "(511 bytes)");
+	assert_refused(f, -EINVAL, "has only 511 bytes");
 	assert_int_equal(ftruncate(f->file.fd, 512), 0);
 	assert_int_equal(open_it(f, &f->im), 0);
 	assert_int_equal(f->im->size, 512);
@@ -101,7 +101,7 @@ static void a_read_only_file_needs_readonly(void **state)
 	assert_int_equal(fchmod(f->file.fd, 0444), 0);
 	if (root)
 		assert_int_equal(seteuid(65534), 0);
-	assert_refused(f, -EACCES, "is read-only: add readonly=on");
+	assert_refused(f, -EACCES, "no permission to write ");
 	f->c.readonly = true;
 	int r = open_it(f, &f->im);
 
@@ -110,6 +110,24 @@ static void a_read_only_file_needs_readonly(void **state)
 	assert_int_equal(r, 0);
 	assert_true(f->im->readonly);
 	assert_false(f->im->can_discard);
+	end(f);
+}
+
+static void an_image_of_another_format_is_recognised_and_never_opened_as_one(void **state)
+{
+	struct image_rig *f = begin(4096);
+
+	(void)state;
+	assert_int_equal(image_looks_raw(f->c.path, &f->e), 0);
+	assert_int_equal(pwrite(f->file.fd, "QFI\xfb\0\0\0\3", 8, 0), 8);
+	assert_int_equal(image_looks_raw(f->c.path, &f->e), -EINVAL);
+	assert_non_null(strstr(f->e.text, "is a qcow2 image"));
+	assert_int_equal(open_it(f, &f->im), 0);
+	assert_int_equal(f->im->size, 4096);
+	assert_int_equal(pwrite(f->file.fd, "\0\0\0\0", 4, 0), 4);
+	assert_int_equal(pwrite(f->file.fd, "\x7f\x10\xda\xbe", 4, 0x40), 4);
+	assert_int_equal(image_looks_raw(f->c.path, &f->e), -EINVAL);
+	assert_non_null(strstr(f->e.text, "is a vdi image"));
 	end(f);
 }
 
@@ -192,6 +210,7 @@ int main(void)
 		cmocka_unit_test(an_empty_or_tiny_file_is_refused),
 		cmocka_unit_test(an_odd_size_is_rounded_down),
 		cmocka_unit_test(a_read_only_file_needs_readonly),
+		cmocka_unit_test(an_image_of_another_format_is_recognised_and_never_opened_as_one),
 		cmocka_unit_test(a_second_writer_and_a_reader_beside_a_writer_are_refused),
 		cmocka_unit_test(the_process_that_holds_a_lock_is_named),
 	};

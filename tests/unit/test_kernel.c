@@ -320,6 +320,9 @@ static void kernel_open_on_hostile_segments_is_refused(void **state)
 	elf_ph(1)->p_filesz = elf_ph(1)->p_memsz = UINT64_MAX;
 	refused("truncated: segment 1");
 	craft_elf(true);
+	elf_ph(0)->p_type = PT_INTERP;
+	refused("not a kernel");
+	craft_elf(true);
 	elf_ph(0)->p_paddr = 0xff000;
 	refused("below 1 MiB");
 	craft_elf(true);

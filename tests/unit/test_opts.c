@@ -78,6 +78,9 @@ static const struct opt table[] = {
 	 .help = "f"},
 	{.name = "maybe", .kind = OPT_MAYBE, .set = set_maybe, .arg = "FILE", .help = "six"},
 	{.name = "help", .kind = OPT_FLAG, .letter = 'h', .set = stop, .help = "seven"},
+	{.name = "n", .kind = OPT_MEANT, .arg = "name"},
+	{.name = "title", .kind = OPT_MEANT, .arg = "name"},
+	{.name = "note", .kind = OPT_VALUE, .set = set_name, .empty = true, .arg = "TEXT"},
 	{.name = "namely", .kind = OPT_FLAG, .set = set_flag},
 	{0},
 };
@@ -176,10 +179,22 @@ static void opts_unknown_names_the_nearest(void **s)
 	refused("-flag", NULL, NULL, "-flag: unknown option; did you mean --flag?");
 	refused("--flagged", NULL, NULL, "--flagged: unknown option; did you mean --flag?");
 	refused("--xyzzy-plugh", NULL, NULL, "--xyzzy-plugh: unknown option (--help lists them)");
+	refused("-n", "x", NULL, "-n: unknown option; did you mean --name?");
+	refused("--title=x", NULL, NULL, "--title: unknown option; did you mean --name?");
+	refused("-title", NULL, NULL, "-title: unknown option; did you mean --name?");
 	/* A hidden option is never suggested. */
 	refused("--namel", NULL, NULL, "--namel: unknown option; did you mean --name?");
 	refused("-z", NULL, NULL, "-z: unknown option (--help lists them)");
 	refused("-lz", NULL, NULL, "-z: unknown option (--help lists them)");
+}
+
+static void opts_empty_value_where_it_means_something(void **s)
+{
+	(void)s;
+	assert_int_equal(parse("--note", "", NULL), 0);
+	assert_string_equal(got.name, "");
+	assert_int_equal(parse("--note=", "--flag", NULL), 0);
+	assert_string_equal(got.name, "");
 }
 
 static void opts_same_tag_may_repeat(void **s)
@@ -229,7 +244,10 @@ static void opts_help_is_laid_out(void **s)
 
 /* ------------------------------------------------------------- k=v */
 
-static const struct kv_key keys[] = {{"name", set_name}, {"tag", set_tag}, {NULL, NULL}};
+static const struct kv_key keys[] = {{"name", set_name, NULL},
+				     {"tag", set_tag, "tag=x"},
+				     {"label", NULL, "tag=x"},
+				     {NULL, NULL, NULL}};
 
 static int kv(const char *text, const char *bare)
 {
@@ -281,7 +299,10 @@ static void kv_errors_name_what_and_why(void **s)
 	kv_refused("a,name=b", "name: given twice");
 	kv_refused("tag=a,tag=b", "tag: given twice");
 	kv_refused("tga=a", "unknown key \"tga\"; did you mean tag?");
-	kv_refused("colour=a", "unknown key \"colour\"");
+	kv_refused("colour=a", "unknown key \"colour\" (there are name, tag)");
+	kv_refused("label=a", "unknown key \"label\"; did you mean tag=x?");
+	kv_refused("a,label", "\"label\" is not key=value; did you mean tag=x?");
+	kv_refused("a,tag", "\"tag\" is not key=value; did you mean tag=x?");
 	kv_refused("a,", "nothing stands between two commas or at the end");
 	kv_refused("a,,tag=b", "nothing stands between two commas or at the end");
 	kv_refused("a,b", "\"b\" is not key=value");
@@ -333,6 +354,7 @@ int main(void)
 		cmocka_unit_test(opts_stop_ends_parsing),
 		cmocka_unit_test(opts_errors_name_what_and_why),
 		cmocka_unit_test(opts_unknown_names_the_nearest),
+		cmocka_unit_test(opts_empty_value_where_it_means_something),
 		cmocka_unit_test(opts_same_tag_may_repeat),
 		cmocka_unit_test(opts_nearest_bounds),
 		cmocka_unit_test(opts_help_is_laid_out),

@@ -4,9 +4,13 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/unit/kernel_craft.h"
+
+#define VERSION "6.1.0-43-cloud-amd64" /* of craft_bzimage */
 
 static struct config cfg;
 static struct payload p;
@@ -109,6 +113,64 @@ static void command_line_that_does_not_fit_is_refused(void **s)
 	cmdline_is(cfg.cmdline);
 }
 
+static void without_a_root_there_is_nothing_to_run(void **s)
+{
+	(void)s;
+	cfg.software_kvm = false;
+	assert_int_equal(payload_open(&p, &cfg, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "--rootfs"));
+	assert_int_equal(config_string(&cfg.cmdline, "nfsroot=x quiet", &err), 0);
+	assert_int_equal(payload_open(&p, &cfg, &err), -EINVAL);
+	assert_int_equal(config_string(&cfg.cmdline, "quiet root=/dev/vdb1", &err), 0);
+	assert_int_equal(payload_open(&p, &cfg, &err), 0);
+	assert_true(p.cpio.len > 0);
+	payload_close(&p);
+}
+
+static void make(const char *name, const char *text)
+{
+	FILE *f = fopen(name, "w");
+
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+/* As an unpacked package has it: DIR/boot/KERNEL and DIR/lib/modules/VERSION. */
+static void modules_are_found_beside_the_kernel(void **s)
+{
+	static const char *const dirs[] = {"boot", "lib", "lib/modules", "lib/modules/" VERSION};
+	char dir[] = "/tmp/mvm-modules-XXXXXX", at[256], cmd[64];
+
+	(void)s;
+	cfg.software_kvm = false;
+	assert_int_equal(config_string(&cfg.cmdline, "root=/dev/vda", &err), 0);
+	assert_int_equal(payload_open(&p, &cfg, &err), 0);
+	assert_non_null(strstr(p.no_modules, "/lib/modules/" VERSION));
+	assert_non_null(strstr(p.no_modules, "--modules DIR"));
+	payload_close(&p);
+	assert_non_null(strstr(p.no_modules, "--modules DIR")); /* for how the machine ends */
+
+	assert_non_null(mkdtemp(dir));
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+		snprintf(at, sizeof(at), "%s/%s", dir, dirs[i]);
+		assert_int_equal(mkdir(at, 0755), 0);
+	}
+	snprintf(at, sizeof(at), "%s/lib/modules/" VERSION "/virtio_pci.ko", dir);
+	make(at, "module");
+	snprintf(at, sizeof(at), "%s/lib/modules/" VERSION "/modules.dep", dir);
+	make(at, "virtio_pci.ko:\n");
+	snprintf(at, sizeof(at), "%s/boot/vmlinuz", dir);
+	assert_int_equal(link(path, at), 0);
+	assert_int_equal(config_string(&cfg.kernel, at, &err), 0);
+	assert_int_equal(payload_open(&p, &cfg, &err), 0);
+	assert_string_equal(p.no_modules, "");
+	assert_int_equal(p.modules, 1);
+	payload_close(&p);
+	snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
+	assert_int_equal(system(cmd), 0);
+}
+
 /* With a terminal as standard input. */
 static void term_is(const char *term, const char *want)
 {
@@ -146,6 +208,26 @@ static void terminal_type_reaches_the_guest_when_it_is_one_word(void **s)
 	close(master);
 }
 
+/* What is no disk is left to the disk's own code, which says so. */
+static void root_that_is_a_fifo_is_not_opened(void **s)
+{
+	char fifo[100], events[4096];
+	int watch = inotify_init1(IN_NONBLOCK);
+
+	(void)s;
+	snprintf(fifo, sizeof(fifo), "%s-fifo", path);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	assert_true(inotify_add_watch(watch, fifo, IN_OPEN) >= 0);
+	cfg.software_kvm = false;
+	assert_int_equal(config_string(&cfg.rootfs, fifo, &err), 0);
+	assert_int_equal(config_disk(&cfg, fifo, &err), 0);
+	assert_int_equal(payload_open(&p, &cfg, &err), 0);
+	payload_close(&p);
+	assert_int_equal(read(watch, events, sizeof(events)), -1);
+	close(watch);
+	unlink(fifo);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -155,6 +237,9 @@ int main(void)
 		T(command_line_of_the_user_comes_last_or_alone),
 		T(words_put_in_front_leave_the_last_one_to_the_user),
 		T(command_line_that_does_not_fit_is_refused),
+		T(root_that_is_a_fifo_is_not_opened),
+		T(without_a_root_there_is_nothing_to_run),
+		T(modules_are_found_beside_the_kernel),
 		T(terminal_type_reaches_the_guest_when_it_is_one_word),
 	};
 

@@ -69,7 +69,7 @@ static int setup(void **state)
 	(void)state;
 	host = (struct chr){.in = ""};
 	return bus_new(&pio, &e) || loop_new(&loop, "test", &e) || irq_fake_new(&irq, &e) ||
-	       serial_new(&serial, pio, loop, &(struct serial_env){irq, &host}, &e);
+	       serial_new(&serial, pio, loop, &(struct serial_env){irq, &host, false}, &e);
 }
 
 static int teardown(void **state)
@@ -106,7 +106,63 @@ static void type(const char *text)
 	give(&host);
 }
 
+/* Once more, with the host's input held back. */
+static void hold(void)
+{
+	struct err e;
+
+	serial_free(serial);
+	assert_int_equal(serial_new(&serial, pio, loop, &(struct serial_env){irq, &host, true}, &e),
+			 0);
+	type("ab");
+}
+
 /* ------------------------------------------------------------- tests */
+
+static void held_input_comes_when_the_guest_says_that_it_listens(void **state)
+{
+	(void)state;
+	serial_listen(NULL);
+	hold();
+	out(FCR, 0x07);
+	out(IER, 0x01);
+	assert_int_equal(in(LSR)&1, 0);
+	assert_string_equal(host.in, "ab");
+	serial_listen(serial);
+	assert_int_equal(in(RBR), 'a');
+	assert_int_equal(in(RBR), 'b');
+}
+
+static void stop_soon(void *arg)
+{
+	(void)arg;
+	loop_stop(loop);
+}
+
+/* Looks are a tenth of a second apart. */
+static void let_it_look(void)
+{
+	struct loop_timer t = {.fn = stop_soon};
+
+	loop_timer_set(loop, &t, loop_now() + 450000000ull);
+	loop_run(loop);
+}
+
+static void held_input_comes_when_an_open_port_has_fallen_silent(void **state)
+{
+	(void)state;
+	hold();
+	let_it_look(); /* it may not even have started */
+	assert_string_equal(host.in, "ab");
+	out(RBR, 'x');
+	let_it_look(); /* its receiver is off */
+	assert_string_equal(host.in, "ab");
+	out(FCR, 0x07);
+	out(IER, 0x01);
+	let_it_look();
+	assert_string_equal(host.in, "");
+	assert_int_equal(in(RBR), 'a');
+}
 
 static void output_goes_to_the_host_byte_by_byte(void **state)
 {
@@ -425,6 +481,8 @@ int main(void)
 		TEST(every_new_condition_is_an_edge),
 		TEST(overrun_without_fifo_replaces_the_byte_and_interrupts),
 		TEST(host_input_waits_at_the_host_when_the_fifo_is_full),
+		TEST(held_input_comes_when_the_guest_says_that_it_listens),
+		TEST(held_input_comes_when_an_open_port_has_fallen_silent),
 		TEST(clearing_the_fifo_drops_input_and_asks_for_more),
 		TEST(a_driver_that_acts_on_edges_alone_never_stalls),
 		TEST(wide_accesses_are_byte_cycles),

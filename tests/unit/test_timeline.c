@@ -172,6 +172,28 @@ static void timeline_goes_into_a_pipe(void **s)
 	close(fd[1]);
 }
 
+/* Last: what was reached stays. */
+static void timeline_tells_stages_by_their_time(void **s)
+{
+	static const char *const want[] = {"start", "vm", "init", "console"};
+	json_error_t why;
+	json_t *doc, *list;
+
+	(void)s;
+	timeline_mark(STAGE_INIT);
+	timeline_mark(STAGE_CONSOLE);
+	assert_int_equal(timeline_open(path, &err), 0);
+	assert_int_equal(timeline_write(&err), 0);
+	doc = json_load_file(path, 0, &why);
+	list = json_object_get(doc, "stages");
+	assert_int_equal(json_array_size(list), 4);
+	for (size_t i = 0; i < 4; i++)
+		assert_string_equal(
+			json_string_value(json_object_get(json_array_get(list, i), "stage")),
+			want[i]);
+	json_decref(doc);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, before, after)
 
 int main(void)
@@ -183,6 +205,7 @@ int main(void)
 		T(timeline_open_says_why_not),
 		T(timeline_that_does_not_fit_is_told_and_goes),
 		T(timeline_goes_into_a_pipe),
+		T(timeline_tells_stages_by_their_time),
 	};
 
 	timeline_begin();
