@@ -186,7 +186,8 @@ static bool modules_find(struct payload *p, const char *kernel, char *dir, size_
 		 "there are no modules for this kernel (%.100s): if it needs any to reach its "
 		 "root, give --modules DIR",
 		 dir);
-	log_warn("%s", p->no_modules);
+	/* A kernel may have all built in. If this one has not, the last line says it once more. */
+	log_info("%s", p->no_modules);
 	return false;
 }
 

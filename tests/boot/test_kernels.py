@@ -160,13 +160,16 @@ class Roots(vm.TestCase):
         r = self.boot("--rootfs", self.rootfs(), "--cmdline", look(), kernel=kernel)
         self.assertEqual((r.status, r.err), (0, ""), r)
 
-    def test_kernel_whose_modules_are_not_there_says_so_at_the_start_and_the_end(self):
-        import shutil
+    def test_kernel_whose_modules_are_not_there_says_so_at_the_end(self):
         kernel = self.path("vmlinuz")
-        shutil.copy(vm.debian()[0], kernel)
+        with open(vm.debian()[0], "rb") as f:
+            data = f.read()
+        # The host may run the same version: its header names one that nobody has.
+        head = data[:0x8000].replace(b"-cloud-", b"-clone-")
+        with open(kernel, "wb") as f:
+            f.write(head + data[0x8000:])
         r = self.boot("--rootfs", self.rootfs(), kernel=kernel)
         self.assertEqual(r.status, 125, r)
-        first, last = r.err.strip().split("\n")
-        for line in (first, last):
-            self.assertRegex(line, r"no modules for this kernel \(/lib/modules/.*--modules DIR")
-        self.assertIn("could not reach the root", last)
+        self.assertEqual(r.err.count("\n"), 1, r)
+        self.assertIn("could not reach the root", r.err)
+        self.assertRegex(r.err, r"no modules for this kernel \(/lib/modules/.*--modules DIR")
