@@ -72,7 +72,8 @@ static void machine_start(struct machine *m)
 	*m = (struct machine){0};
 	if (bus_new(&m->pio, NULL) || bus_new(&m->mmio, NULL) || loop_new(&m->loop, "fuzz", NULL) ||
 	    irq_fake_new(&m->irq, NULL) ||
-	    serial_new(&m->serial, m->pio, m->loop, &(struct serial_env){m->irq, &m->chr, false}, NULL) ||
+	    serial_new(&m->serial, m->pio, m->loop, &(struct serial_env){m->irq, &m->chr, false},
+		       NULL) ||
 	    cmos_new(&m->cmos, m->pio, m->loop, &(struct cmos_ram){1ull << 30, 0}, NULL) ||
 	    i8042_new(&m->i8042, m->pio, m->loop, &sink, NULL) ||
 	    acpi_pm_new(&m->pm, m->pio, m->loop, &sink, NULL) ||
