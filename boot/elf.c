@@ -102,32 +102,55 @@ static int add_segment(struct kernel *k, const Elf64_Phdr *p, unsigned i, struct
 	return 0;
 }
 
-/* Reads the program headers; *ret_pvh is 1 and *ret_entry set when a note names an entry. */
-static int walk_headers(struct kernel *k, const Elf64_Ehdr *h, int *ret_pvh, uint64_t *ret_entry,
-			struct err *e)
+static int read_header(const struct kernel *k, const Elf64_Ehdr *h, unsigned i, Elf64_Phdr *ret,
+		       struct err *e)
 {
-	*ret_pvh = 0;
+	/* The first read bounds e_phoff by the file, so later sums cannot wrap. */
+	if (kernel_read(k, h->e_phoff + i * sizeof(*ret), ret, sizeof(*ret)))
+		return err_msg(e, -ENOEXEC,
+			       "truncated: its %llu bytes end before its program headers",
+			       (unsigned long long)k->len);
+	return 0;
+}
+
+/*
+ * *ret_pvh, and the entry set, when a note names one. That is also what tells a
+ * kernel from a program for user space: FreeBSD's has an interpreter as well.
+ */
+static int find_pvh(struct kernel *k, const Elf64_Ehdr *h, bool *ret_pvh, struct err *e)
+{
+	bool user = false;
+
+	*ret_pvh = false;
 	for (unsigned i = 0; i < h->e_phnum; i++) {
 		Elf64_Phdr p;
-		uint64_t off = h->e_phoff + i * sizeof(p);
+		int r = read_header(k, h, i, &p, e);
 
-		/* The first read bounds e_phoff by the file, so later sums cannot wrap. */
-		if (kernel_read(k, off, &p, sizeof(p)))
-			return err_msg(e, -ENOEXEC,
-				       "truncated: its %llu bytes end before its program headers",
-				       (unsigned long long)k->len);
+		if (r)
+			return r;
 		if (p.p_type == PT_INTERP || p.p_type == PT_DYNAMIC || p.p_type == PT_TLS)
-			return err_msg(e, -ENOEXEC, "a program for user space, not a kernel");
-		if (p.p_type == PT_LOAD) {
-			int r = add_segment(k, &p, i, e);
-			if (r)
-				return r;
-		} else if (p.p_type == PT_NOTE && !*ret_pvh) {
-			if (p.p_offset > k->len || p.p_filesz > k->len - p.p_offset)
-				return err_msg(e, -ENOEXEC, "truncated: it ends before its notes");
-			struct span file = {p.p_offset, p.p_offset + p.p_filesz};
-			*ret_pvh = pvh_find_entry(k, &file, p.p_align == 8 ? 8 : 4, ret_entry);
-		}
+			user = true;
+		if (p.p_type != PT_NOTE || *ret_pvh)
+			continue;
+		if (p.p_offset > k->len || p.p_filesz > k->len - p.p_offset)
+			return err_msg(e, -ENOEXEC, "truncated: it ends before its notes");
+		struct span file = {p.p_offset, p.p_offset + p.p_filesz};
+		*ret_pvh = pvh_find_entry(k, &file, p.p_align == 8 ? 8 : 4, &k->elf.entry);
+	}
+	return user && !*ret_pvh ? err_msg(e, -ENOEXEC, "a program for user space, not a kernel")
+				 : 0;
+}
+
+static int add_segments(struct kernel *k, const Elf64_Ehdr *h, struct err *e)
+{
+	for (unsigned i = 0; i < h->e_phnum; i++) {
+		Elf64_Phdr p;
+		int r = read_header(k, h, i, &p, e);
+
+		if (!r && p.p_type == PT_LOAD)
+			r = add_segment(k, &p, i, e);
+		if (r)
+			return r;
 	}
 	return 0;
 }
@@ -160,7 +183,7 @@ static bool to_physical(const struct elf *elf, uint64_t entry, uint64_t *ret)
 int elf_parse(struct kernel *k, const uint8_t *head, size_t n, struct err *e)
 {
 	Elf64_Ehdr h = {0};
-	int pvh;
+	bool pvh;
 
 	memcpy(&h, head, n < sizeof(h) ? n : sizeof(h));
 	if (n < sizeof(h) &&
@@ -169,7 +192,7 @@ int elf_parse(struct kernel *k, const uint8_t *head, size_t n, struct err *e)
 			       (unsigned long long)k->len);
 
 	int r = check_header(&h, e);
-	if (r || (r = walk_headers(k, &h, &pvh, &k->elf.entry, e)))
+	if (r || (r = find_pvh(k, &h, &pvh, e)) || (r = add_segments(k, &h, e)))
 		return r;
 	if (!k->elf.nseg)
 		return err_msg(e, -ENOEXEC, "an ELF file with nothing to load");

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "guest/fsmagic.h"
+
 #define MAGIC_RAMFS 0x858458f6
 #define MAGIC_TMPFS 0x01021994
 
@@ -87,7 +88,7 @@ static const char *probe(const char *dev)
 	disk_names(names, sizeof(names));
 	die("no ext4, btrfs, xfs, erofs or squashfs on the root ", dev,
 	    " (if it has partitions, name the right one with --cmdline root=DEVICE; there are",
-	    names, ")");
+	    *names ? names : " none", ")");
 }
 
 void root_mount(const struct options *o)

@@ -4,11 +4,12 @@
 
   tests/run.py [--build DIR] [-k WORD] [STAGE ...]
 
-Stages, in order: lint (clang-format, cppcheck, shellcheck), unit (cmocka programs), native (any /dev/kvm, freestanding
-guests), boot (real kernels: needs hardware KVM, so on other hosts this stage
-runs itself inside the nested test host), sanitized (unit, native and boot again
-under ASan and UBSan). The stage soak, the long loads, runs only when named. One line a test,
-and at the end `N passed, N failed, N skipped`.
+Stages, in order: lint (clang-format, cppcheck, shellcheck), unit (cmocka
+programs), native (any /dev/kvm, freestanding guests), boot (real kernels: needs
+hardware KVM, so on other hosts this stage runs itself inside the nested test
+host), sanitized (unit, native and boot again under ASan and UBSan; beside boot
+where that is in a nested host). The stage soak, the long loads, runs only when
+named. One line a test, and at the end `N passed, N failed, N skipped`.
 """
 import argparse
 import glob
@@ -19,6 +20,7 @@ import select
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import unittest
@@ -31,10 +33,12 @@ LINE = re.compile(r"^(ok|not ok|skip) (\S+)(?: # (.*))?$")
 class Tally:
     def __init__(self):
         self.passed, self.failed, self.skipped = [], [], []
+        self.lock = threading.Lock()
 
     def add(self, verdict, name, note=""):
-        {"ok": self.passed, "not ok": self.failed, "skip": self.skipped}[verdict].append(name)
-        print(f"{verdict} {name}" + (f" # {note}" if note else ""), flush=True)
+        with self.lock:
+            {"ok": self.passed, "not ok": self.failed, "skip": self.skipped}[verdict].append(name)
+            print(f"{verdict} {name}" + (f" # {note}" if note else ""), flush=True)
 
     def close(self):
         if self.failed:
@@ -198,10 +202,15 @@ def run_child(tally, opts, cmd, prefix="", done=()):
     return closed
 
 
+def build_kernels():
+    """Before a nested host starts: inside it would take hours."""
+    for kernel in ("debian", "lean", "lean-bare"):
+        subprocess.run([f"{ROOT}/tools/kernels", kernel], stdout=subprocess.DEVNULL, check=True)
+
+
 def run_nested(tally, opts, stage):
     """An emulated host may hang as a whole: what it left is run in a new one, three hosts at most."""
-    for kernel in ("debian", "lean", "lean-bare"):  # built inside they would take hours
-        subprocess.run([f"{ROOT}/tools/kernels", kernel], stdout=subprocess.DEVNULL, check=True)
+    build_kernels()
     cmd = [f"{ROOT}/tools/testhost", "run", "--cpus", "2", "--memory", "8G", "--", sys.executable,
            f"{ROOT}/tests/run.py", "--build", opts.build, stage]
     for _ in range(3):
@@ -219,6 +228,23 @@ def run_sanitized(tally, opts):
         tally.add("not ok", "sanitized.run", "ended early")
 
 
+def run_stage(tally, opts, stage, kind):
+    if unbuilt(opts, stage):
+        tally.add("not ok", stage, unbuilt(opts, stage))
+    elif stage == "lint":
+        run_lint(tally, opts)
+    elif stage == "unit":
+        run_units(tally, opts)
+    elif stage == "sanitized":
+        run_sanitized(tally, opts)
+    elif stage == "native" and kind == "none":
+        tally.add("skip", "native", "this host has no /dev/kvm; the boot stage brings its own")
+    elif stage in ("boot", "soak") and kind != "hardware":
+        run_nested(tally, opts, stage)
+    else:
+        run_python(tally, opts, stage)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -231,21 +257,26 @@ def main():
     sys.path.insert(0, ROOT)
     tally = Tally()
     kind = host_kind()
-    for stage in opts.stage or STAGES:
-        if unbuilt(opts, stage):
-            tally.add("not ok", stage, unbuilt(opts, stage))
-        elif stage == "lint":
-            run_lint(tally, opts)
-        elif stage == "unit":
-            run_units(tally, opts)
-        elif stage == "sanitized":
-            run_sanitized(tally, opts)
-        elif stage == "native" and kind == "none":
-            tally.add("skip", "native", "this host has no /dev/kvm; the boot stage brings its own")
-        elif stage in ("boot", "soak") and kind != "hardware":
-            run_nested(tally, opts, stage)
-        else:
-            run_python(tally, opts, stage)
+    stages = opts.stage or STAGES
+    # A boot in a nested host keeps about one processor busy: two such hosts run side by side.
+    both = {"boot", "sanitized"} if kind != "hardware" and {"boot", "sanitized"} <= set(stages) else {}
+    for stage in stages:
+        if stage not in both:
+            run_stage(tally, opts, stage, kind)
+    if both:
+        build_kernels()
+
+        def run(stage):
+            try:
+                run_stage(tally, opts, stage, kind)
+            except Exception as e:  # a thread's own would be forgotten
+                tally.add("not ok", stage, repr(e))
+
+        threads = [threading.Thread(target=run, args=(stage,)) for stage in both]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     return tally.close()
 
 

@@ -137,10 +137,12 @@ static void drain(struct blk *b, unsigned q)
 	notify(b); /* other queues may have waited for what was in flight here */
 }
 
-void blk_drain(struct blk *b)
+bool blk_at_rest(const struct blk *b)
 {
 	for (unsigned q = 0; q < b->v.nqueues; q++)
-		drain(b, q);
+		if (b->queue[q].in_flight)
+			return false;
+	return true;
 }
 
 static void blk_queue_stop(struct virtio *v, unsigned q)
@@ -155,7 +157,8 @@ static void blk_stop(struct virtio *v)
 
 	for (unsigned q = 0; q < v->nqueues; q++)
 		forget(b, q);
-	blk_drain(b);
+	for (unsigned q = 0; q < v->nqueues; q++)
+		drain(b, q);
 	reset_cache(b);
 }
 
@@ -250,7 +253,7 @@ int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env 
 	int r;
 
 	if (!b)
-		return err_msg(e, -ENOMEM, "out of memory");
+		return err_msg(e, -ENOMEM, "%s: out of memory", c->path);
 	below.owner = (struct image_owner){blk_req_done, notify, b};
 	r = image_open(&b->im, c, &below, e);
 	if (r < 0) {
@@ -267,7 +270,7 @@ int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env 
 	r = add_queues(b, env, queues, size);
 	if (r < 0) {
 		blk_free(b);
-		return err_msg(e, r, "queues: %s", strerror(-r));
+		return err_msg(e, r, "%s: queues: %s", c->path, strerror(-r));
 	}
 	*ret = b;
 	return 0;

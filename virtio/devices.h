@@ -22,10 +22,10 @@ int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env 
 void blk_free(struct blk *b);
 struct virtio *blk_virtio(struct blk *b);
 /*
- * Waits for what is in flight. Until the loop's lock, which is held, is let go,
- * nobody reads or writes guest memory for this device.
+ * Nothing is in flight: until the loop's lock, which is held, is let go, nobody
+ * reads or writes guest memory for this device.
  */
-void blk_drain(struct blk *b);
+bool blk_at_rest(const struct blk *b);
 
 /* Section 5.4. At most RNG_MAX bytes a request from getrandom(2). */
 #define RNG_MAX 4096

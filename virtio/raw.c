@@ -333,7 +333,7 @@ int raw_open(struct image **ret, const struct disk_config *c, const struct image
 
 	if (!w || !(w->im.path = strdup(c->path))) {
 		free(w);
-		return err_msg(e, -ENOMEM, "out of memory");
+		return err_msg(e, -ENOMEM, "%s: out of memory", c->path);
 	}
 	r = image_file_open(&w->io.file, c, e);
 	if (r < 0)

@@ -14,6 +14,9 @@
 
 #define MACHINE_WORKERS 8
 
+/* Longest time that a machine is tried to be brought to a stand for: 100 ms. */
+#define STILL_NS 100000000ull
+
 /* ------------------------------------------------------------- virtio */
 
 static int attach_mmio(struct machine *m, struct virtio_slot *s, struct err *e)
@@ -48,15 +51,6 @@ static int attach(struct machine *m, struct virtio *v, struct err *e)
 	return vpci_new(&s->pci, v, &env, e);
 }
 
-/* The option, and its file where the error does not name it yet. */
-static int disk_ctx(const struct config *c, unsigned i, struct err *e)
-{
-	const char *path = c->disks[i].path;
-	bool named = strstr(e->text, path);
-
-	return err_ctx(e, "%s%s%s", config_disk_option(c, i), named ? "" : " ", named ? "" : path);
-}
-
 static int build_disk(struct machine *m, unsigned i, struct err *e)
 {
 	const struct config *c = m->host->cfg;
@@ -76,7 +70,7 @@ static int build_disk(struct machine *m, unsigned i, struct err *e)
 	if (r == 0 && !m->host->again && !c->disks[i].raw)
 		r = image_looks_raw(c->disks[i].path, e);
 	if (r < 0)
-		return disk_ctx(c, i, e);
+		return err_ctx(e, "%s", config_disk_option(c, i)); /* the image named its file */
 	return attach(m, blk_virtio(m->blk[i]), e);
 }
 
@@ -245,10 +239,20 @@ static void *copier(void *arg)
 {
 	struct machine *m = arg;
 
+	int r = gmem_copy_borrowed(m->gm);
+
+	__atomic_store_n(&m->copied, true, __ATOMIC_SEQ_CST);
 	/* Without a copy things stay as they are, until somebody wants to write the file. */
-	if (gmem_copy_borrowed(m->gm) == 0)
+	if (r == 0 || __atomic_load_n(&m->recalled, __ATOMIC_SEQ_CST))
 		loop_post(m->host->loop, m->host->settle);
 	return NULL;
+}
+
+bool machine_settle_due(struct machine *m, bool recalled)
+{
+	if (recalled)
+		__atomic_store_n(&m->recalled, true, __ATOMIC_SEQ_CST);
+	return !m->copying || __atomic_load_n(&m->copied, __ATOMIC_SEQ_CST);
 }
 
 /* Behind the vCPUs' back: until the copies are in place the guest works in the files' own pages. */
@@ -281,40 +285,61 @@ int machine_start(struct machine *m, struct err *e)
 	return r;
 }
 
-/*
- * Nobody reads or writes guest memory any more: first the vCPUs, so that nothing
- * new comes, then the disks. Console and rng work in the main loop, which does not run.
- */
-static void stand_still(struct machine *m)
+/* Keeps the lock of a disk that is at rest. */
+static bool disk_rests(struct machine *m, unsigned i, uint64_t until)
 {
-	unsigned cpus = m->host->cfg->cpus, disks = m->host->cfg->ndisks;
+	const struct timespec turn = {.tv_nsec = 200000};
 
-	for (unsigned i = 0; i < cpus; i++)
-		vcpu_pause(m->vcpu[i]);
-	for (unsigned i = 0; i < cpus; i++)
-		vcpu_wait(m->vcpu[i]);
-	for (unsigned i = 0; i < disks; i++) {
+	for (;;) {
 		loop_lock(m->blk_loop[i]);
-		blk_drain(m->blk[i]);
+		if (blk_at_rest(m->blk[i]))
+			return true;
+		loop_unlock(m->blk_loop[i]);
+		if (loop_now() > until)
+			return false;
+		nanosleep(&turn, NULL);
 	}
 }
 
-static void go_on(struct machine *m, bool vcpus)
+/*
+ * Nobody reads or writes guest memory any more: first the vCPUs, so that nothing
+ * new comes, then the disks, *ret_disks of which are locked. Console and rng work in
+ * the main loop, which does not run. A disk whose host does not answer may
+ * take for ever, and the main thread with it: so there is an end to it.
+ */
+static bool stand_still(struct machine *m, unsigned *ret_disks)
 {
-	for (unsigned i = 0; i < m->host->cfg->ndisks; i++)
-		loop_unlock(m->blk_loop[i]);
-	for (unsigned i = 0; vcpus && i < m->host->cfg->cpus; i++)
-		vcpu_resume(m->vcpu[i]);
+	const uint64_t until = loop_now() + STILL_NS;
+	bool still = true;
+
+	*ret_disks = 0;
+	for (unsigned i = 0; i < m->host->cfg->cpus; i++)
+		vcpu_pause(m->vcpu[i]);
+	for (unsigned i = 0; still && i < m->host->cfg->cpus; i++)
+		still = vcpu_wait(m->vcpu[i], until);
+	for (unsigned i = 0; still && i < m->host->cfg->ndisks; i++) {
+		still = disk_rests(m, i, until);
+		*ret_disks += still;
+	}
+	return still;
 }
 
 int machine_settle(struct machine *m, struct err *e)
 {
+	unsigned disks;
+
 	join_copier(m);
 	if (!gmem_borrows(m->gm))
 		return 0;
-	stand_still(m);
-	int r = gmem_settle(m->gm, e);
-	go_on(m, r == 0);
+	int r = stand_still(m, &disks) ? gmem_settle(m->gm, e) : MACHINE_BUSY;
+
+	for (unsigned i = 0; i < disks; i++) {
+		if (r < 0)
+			loop_stop(m->blk_loop[i]); /* what memory holds must not get to a disk */
+		loop_unlock(m->blk_loop[i]);
+	}
+	for (unsigned i = 0; r >= 0 && i < m->host->cfg->cpus; i++)
+		vcpu_resume(m->vcpu[i]);
 	return r;
 }
 

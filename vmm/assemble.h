@@ -59,6 +59,8 @@ struct machine {
 	struct vcpu *vcpu[CONFIG_CPUS_MAX];
 	pthread_t copier; /* of borrowed files, while the guest starts */
 	bool copying;     /* there is that thread */
+	bool copied;      /* atomic: and it is through */
+	bool recalled;    /* atomic: somebody wants to write one of the files */
 	struct payload payload;
 	struct vcpu_entry entry;
 };
@@ -67,10 +69,17 @@ int machine_build(struct machine *m, const struct host *h, struct err *e);
 int machine_start(struct machine *m, struct err *e);
 /*
  * Guest memory gives up what it borrows of files: soon after the start, when
- * host->settle is posted, or at a SIGIO, because somebody waits to write one. The
- * guest stands still for a moment. The main loop must not run meanwhile: vCPUs may
- * be waiting for its lock. After an error the guest stays where it is, for machine_stop.
+ * host->settle is posted, or at a SIGIO (@recalled), because somebody waits to write one.
+ * False: the copies are not made yet; host->settle will be posted.
  */
+bool machine_settle_due(struct machine *m, bool recalled);
+/*
+ * Then this does it. The guest stands still for a moment. The main loop must not
+ * run meanwhile: vCPUs may be waiting for its lock. MACHINE_BUSY: a disk did not
+ * come to rest soon; the guest runs on, and it is to be tried again. After an
+ * error the guest stays where it is, for machine_stop.
+ */
+#define MACHINE_BUSY 1
 int machine_settle(struct machine *m, struct err *e);
 void machine_stop(struct machine *m);    /* vCPUs and disk loops have ended; again does nothing */
 void machine_destroy(struct machine *m); /* at any stage; stops what runs */

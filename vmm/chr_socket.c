@@ -62,6 +62,7 @@ static void socket_accept(void *arg, uint32_t events)
 			socket_pause(c, errno);
 		return;
 	}
+	c->reported = false;
 	loop_fd_del(&c->listen_src);
 	chr_flush(c);
 }

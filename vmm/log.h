@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Log lines on standard error.  Thread-safe; one line is one write(2).  While
- * the terminal is in raw mode lines end in CR LF (term.c says so to log_raw()).
+ * Log lines on standard error. Thread-safe: lines do not mix. To a file or a pipe
+ * a line is one write(2); a terminal or a socket may take it in pieces, and
+ * lines that had to wait go together. While the terminal is in raw mode lines
+ * end in CR LF (term.c says so to log_raw()).
  *
  * Nothing here waits for a reader: who logs may hold a device's lock, and a guest
- * can make it log. A line that does not fit is lost, and as soon as there is room
- * a line tells how many were. Errors are kept for that time, LOG_KEEP bytes of
- * them; exit(3) gives a slow reader a moment to take them.
+ * can make it log. A line that does not fit is lost, but errors are kept. The next
+ * line that finds room is preceded by what was kept and by how many were lost;
+ * when none comes, exit(3) says both, and gives a slow reader a moment to take them.
  *
  * What a guest, a peer or a file can provoke goes through log_guest(), whose
  * budget keeps a hostile guest from filling the host's log.
@@ -24,7 +26,7 @@ bool log_on(enum log_level level);
 /* While quiet errors alone: a machine that restarts does not repeat what its set-up said. */
 void log_quiet(bool quiet);
 void log_raw(bool raw);
-#define LOG_KEEP 4096
+#define LOG_KEEP 4096 /* bytes of errors, and of lines begun, that wait for a reader */
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)

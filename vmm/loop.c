@@ -37,6 +37,10 @@ int loop_new(struct loop **ret, const char *name, struct err *e)
 
 	if (!l)
 		return err_msg(e, -ENOMEM, "event loop: out of memory");
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_mutex_init(&l->others, NULL);
+	pthread_mutex_init(&l->gate, NULL);
+	pthread_mutex_init(&l->tasks_lock, NULL);
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
 	l->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
@@ -46,10 +50,6 @@ int loop_new(struct loop **ret, const char *name, struct err *e)
 		return r;
 	}
 	strncpy(l->name, name, sizeof(l->name) - 1);
-	pthread_mutex_init(&l->lock, NULL);
-	pthread_mutex_init(&l->others, NULL);
-	pthread_mutex_init(&l->gate, NULL);
-	pthread_mutex_init(&l->tasks_lock, NULL);
 	l->tasks_end = &l->tasks;
 	*ret = l;
 	return 0;
@@ -63,6 +63,10 @@ void loop_free(struct loop *l)
 		close(l->epfd);
 	if (l->wakefd >= 0)
 		close(l->wakefd);
+	pthread_mutex_destroy(&l->tasks_lock);
+	pthread_mutex_destroy(&l->gate);
+	pthread_mutex_destroy(&l->others);
+	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
 

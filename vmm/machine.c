@@ -15,6 +15,8 @@
 
 /* After its panic was announced a kernel has this long to reset or load a crash kernel. */
 #define PANIC_WAIT_NS 1000000000ull
+/* Between two tries to bring a machine to a stand: it has to get on meanwhile. */
+#define BUSY_WAIT_NS 500000000ull
 /* And guest/init to power off after it failed: it drains the console and syncs. */
 #define FAILED_WAIT_NS 10000000000ull
 
@@ -33,6 +35,7 @@ struct life {
 	struct loop_fd signals;
 	int sigfd;
 	struct loop_task settle_task;
+	struct loop_timer settle_later;
 	bool settle;       /* machine_settle is due */
 	bool asked_to_end; /* a SIGTERM was passed on as the power button */
 	struct log_budget crashes, restarts;
@@ -116,12 +119,17 @@ static void life_asked(struct life *l, int sig)
 }
 
 /* Not here: machine_settle says why. */
-static void life_settle_soon(void *arg)
+static void life_settle_soon(struct life *l, bool recalled)
 {
-	struct life *l = arg;
-
+	if (!machine_settle_due(&l->machine, recalled))
+		return;
 	l->settle = true;
 	loop_stop(l->host.loop);
+}
+
+static void life_settle(void *arg)
+{
+	life_settle_soon(arg, false);
 }
 
 static void life_signal(void *arg, uint32_t events)
@@ -136,7 +144,7 @@ static void life_signal(void *arg, uint32_t events)
 		else if (si.ssi_signo == SIGCONT)
 			term_cont();
 		else if (si.ssi_signo == SIGIO)
-			life_settle_soon(l); /* somebody waits to write a file we borrow */
+			life_settle_soon(l, true); /* somebody waits to write a file we borrow */
 		else
 			life_asked(l, (int)si.ssi_signo);
 	}
@@ -181,7 +189,8 @@ static int life_init(struct life *l, const struct config *c, struct err *e)
 	l->host.cfg = c;
 	l->host.power = (struct power_sink){life_power, l};
 	l->task = (struct loop_task){.fn = life_task, .arg = l};
-	l->settle_task = (struct loop_task){.fn = life_settle_soon, .arg = l};
+	l->settle_task = (struct loop_task){.fn = life_settle, .arg = l};
+	l->settle_later = (struct loop_timer){.fn = life_settle, .arg = l};
 	l->host.settle = &l->settle_task;
 	l->dying = (struct loop_timer){.fn = life_dead, .arg = l};
 	l->timeout = (struct loop_timer){.fn = life_timed_out, .arg = l};
@@ -224,11 +233,15 @@ static void life_loop(struct life *l)
 	loop_run(l->host.loop);
 	while (l->settle && __atomic_load_n((int *)&l->ended, __ATOMIC_ACQUIRE) == POWER_NONE) {
 		l->settle = false;
-		if (machine_settle(&l->machine, &e) < 0) {
+		int r = machine_settle(&l->machine, &e);
+
+		if (r < 0) {
 			log_error("%s", e.text);
 			life_end(l, POWER_FAIL);
 			return;
 		}
+		if (r == MACHINE_BUSY)
+			loop_timer_set(l->host.loop, &l->settle_later, loop_now() + BUSY_WAIT_NS);
 		loop_run(l->host.loop);
 	}
 }
@@ -254,6 +267,7 @@ static int life_run(struct life *l, struct err *e)
 	}
 	machine_destroy(&l->machine);
 	loop_timer_cancel(&l->dying);
+	loop_timer_cancel(&l->settle_later);
 	return r;
 }
 

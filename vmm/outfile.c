@@ -25,6 +25,10 @@ int outfile_open(struct outfile *o, const char *path, int flags, mode_t mode, st
 	}
 	if (fd < 0 && errno == EEXIST)
 		fd = open(path, flags);
+	/* A link to what is not there yet. (Not at once: what is another's in a sticky directory
+	 * can be opened only without O_CREAT.) */
+	if (fd < 0 && errno == ENOENT)
+		fd = open(path, flags | O_CREAT, mode);
 	if (fd >= 0)
 		return fd;
 	int r = errno == ENXIO

@@ -13,7 +13,7 @@
 
 struct outfile { /* zeros: none */
 	char *path;
-	dev_t dev; /* which file was made; zeros when it was there before */
+	dev_t dev; /* which file was made; zeros when it was there before, or a link to it */
 	ino_t ino;
 };
 

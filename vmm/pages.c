@@ -103,18 +103,44 @@ static bool may_borrow(const struct pages_lent *l, const void *at, const struct 
 	       ((uintptr_t)at | f->off | f->len) % page == 0 && is_local(f->fd);
 }
 
+/* Through the kernel: where a file was cut after its lease was lost that is EFAULT, no SIGBUS. */
+static int move(struct iovec to, struct iovec from)
+{
+	while (to.iov_len) {
+		ssize_t n = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EFAULT;
+		to = (struct iovec){(char *)to.iov_base + n, to.iov_len - (size_t)n};
+		from = (struct iovec){(char *)from.iov_base + n, from.iov_len - (size_t)n};
+	}
+	return 0;
+}
+
+/* Settling needs it; a host may refuse it (no CROSS_MEMORY_ATTACH, a filter on system calls). */
+static bool can_move(void)
+{
+	char from = 1, to = 0;
+
+	return move((struct iovec){&to, 1}, (struct iovec){&from, 1}) == 0;
+}
+
 bool pages_borrow(struct pages_lent *l, void *at, const struct pages_part *f)
 {
 	struct stat st;
-	int fd = may_borrow(l, at, f) ? lease_take(l, f->fd) : -1;
+	int fd = may_borrow(l, at, f) && can_move() ? lease_take(l, f->fd) : -1;
 
 	/* Under the lease its size stays. Pages beyond the end would fault. */
 	if (fd < 0 || fstat(fd, &st) < 0 || f->off > (uint64_t)st.st_size ||
 	    f->len > (uint64_t)st.st_size - f->off)
 		return false;
-	if (mmap(at, f->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-		 (off_t)f->off) == MAP_FAILED)
+	const int how = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+	if (mmap(at, f->len, PROT_READ | PROT_WRITE, how, fd, (off_t)f->off) == MAP_FAILED) {
+		/* What was there may be gone. */
+		mmap(at, f->len, PROT_READ | PROT_WRITE, how | MAP_ANONYMOUS, -1, 0);
+		madvise(at, f->len, MADV_DONTFORK);
 		return false;
+	}
 	madvise(at, f->len, MADV_DONTFORK);
 	l->piece[l->npieces++] =
 		(struct pages_piece){.at = {at, f->len}, .from = {fd, f->off, f->len}};
@@ -137,10 +163,10 @@ static int read_all(void *to, const struct pages_part *f)
 
 static int piece_copy(struct pages_piece *p)
 {
-	void *own = p->copy ? NULL : pages_map(p->at.iov_len, p->at.iov_base);
-
 	if (p->copy)
 		return 0;
+
+	void *own = pages_map(p->at.iov_len, p->at.iov_base);
 	if (!own)
 		return -errno;
 	int r = read_all(own, &p->from);
@@ -158,20 +184,6 @@ int pages_copy(struct pages_lent *l)
 	for (unsigned i = 0; r == 0 && i < l->npieces; i++)
 		r = piece_copy(&l->piece[i]);
 	return r;
-}
-
-/* Through the kernel: where a file was cut after its lease was lost that is EFAULT, no SIGBUS. */
-static int move(struct iovec to, struct iovec from)
-{
-	while (to.iov_len) {
-		ssize_t n = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
-
-		if (n <= 0)
-			return n < 0 ? -errno : -EFAULT;
-		to = (struct iovec){(char *)to.iov_base + n, to.iov_len - (size_t)n};
-		from = (struct iovec){(char *)from.iov_base + n, from.iov_len - (size_t)n};
-	}
-	return 0;
 }
 
 /*
@@ -266,8 +278,7 @@ int pages_settle(struct pages_lent *l, struct err *e)
 		return err_msg(e, r, "copy of a borrowed file: %s", strerror(-r));
 	return held ? 0
 		    : err_msg(e, -ESTALE,
-			      "a borrowed file was changed before it could be copied: its lease "
-			      "had "
+			      "a borrowed file was changed before it was copied: its lease had "
 			      "run out");
 }
 

@@ -17,7 +17,11 @@
  */
 int term_out_reopen(int fd, int access);
 
-/* write(2) that does not block on any kind of @fd: bytes, 0 for none now, -errno. */
+/*
+ * write(2) that does not block, whatever @fd is: bytes, 0 for none now, -errno. One exception: a
+ * pipe or a terminal that cannot be opened anew (another user's, say) is written to when poll(2)
+ * finds room in it, and who shares it may take that room first.
+ */
 struct term_out {
 	int fd;   /* -1: not open */
 	bool own; /* O_NONBLOCK and ours to close */

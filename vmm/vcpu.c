@@ -299,14 +299,19 @@ void vcpu_pause(struct vcpu *v)
 		vcpu_interrupt(v, &v->pause);
 }
 
-void vcpu_wait(struct vcpu *v)
+bool vcpu_wait(struct vcpu *v, uint64_t until)
 {
+	struct timespec t = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+	int r = 0;
+
 	if (!v->started)
-		return;
+		return true;
 	pthread_mutex_lock(&v->lock);
-	while (!v->parked && !v->ended)
-		pthread_cond_wait(&v->changed, &v->lock);
+	while (!v->parked && !v->ended && r != ETIMEDOUT)
+		r = pthread_cond_clockwait(&v->changed, &v->lock, CLOCK_MONOTONIC, &t);
+	bool still = v->parked || v->ended;
 	pthread_mutex_unlock(&v->lock);
+	return still;
 }
 
 void vcpu_resume(struct vcpu *v)

@@ -11,7 +11,7 @@
  * with no loop's lock held: the vCPU may be waiting for it in a device.
  *
  *   for each vCPU: vcpu_pause(v);    asks, does not wait
- *   for each vCPU: vcpu_wait(v);     parked, or its thread has ended
+ *   for each vCPU: vcpu_wait(v, t);  parked, or its thread has ended; false: not by then
  *   ...
  *   for each vCPU: vcpu_resume(v);
  *
@@ -49,9 +49,9 @@ void vcpu_free(struct vcpu *v); /* stopped before; accepts NULL */
  */
 int vcpu_setup(struct vcpu *v, const struct vcpu_entry *entry, struct err *e);
 
-int vcpu_start(struct vcpu *v, struct err *e); /* a thread of its own, "vcpuN" */
-void vcpu_pause(struct vcpu *v);               /* these three do nothing before vcpu_start */
-void vcpu_wait(struct vcpu *v);
+int vcpu_start(struct vcpu *v, struct err *e);  /* a thread of its own, "vcpuN" */
+void vcpu_pause(struct vcpu *v);                /* these three do nothing before vcpu_start */
+bool vcpu_wait(struct vcpu *v, uint64_t until); /* CLOCK_MONOTONIC, ns */
 void vcpu_resume(struct vcpu *v);
 void vcpu_kick(struct vcpu *v); /* asks it to leave KVM_RUN and end */
 void vcpu_join(struct vcpu *v);

@@ -220,11 +220,8 @@ static void device_return(struct world *w, struct input *in)
 	CHECK(fake_get16(&w->m, w->r.used + 2) == w->returned);
 }
 
-static void restart(struct world *w, struct input *in)
+static void reset(struct world *w)
 {
-	uint8_t how = (uint8_t)take(in, 1);
-	struct vq_setup s;
-
 	vq_reset(w->q);
 	for (unsigned i = 0; i < w->nout; i++)
 		CHECK(w->out[i]->orphan);
@@ -233,6 +230,12 @@ static void restart(struct world *w, struct input *in)
 	w->returned = 0;
 	w->size = 0;
 	CHECK(!vq_live(w->q));
+}
+
+static struct vq_setup pick_setup(struct world *w, struct input *in, uint8_t how)
+{
+	struct vq_setup s;
+
 	if (how & 4)
 		fake_ring_zero(&w->r);
 	s = fake_setup(&w->r, how & 1, how & 2);
@@ -244,32 +247,55 @@ static void restart(struct world *w, struct input *in)
 		s.avail.v = pick_address(in);
 	if (how & 64 && (how & 128))
 		s.used.v = pick_address(in);
+	return s;
+}
+
+/* The shadow follows rings of the usual layout only; the others just must not crash. */
+static void run_unchecked(struct world *w)
+{
+	struct vq_chain *c;
+
+	for (unsigned i = 0; i < 8 && vq_next(w->q, &c) == VQ_CHAIN; i++)
+		vq_return(c);
+	vq_notify(w->q);
+	vq_kicks_off(w->q);
+	vq_kicks_on(w->q);
+	vq_reset(w->q);
+	w->broken = 0;
+}
+
+static void restart(struct world *w, struct input *in)
+{
+	uint8_t how = (uint8_t)take(in, 1);
+	struct vq_setup s;
+
+	reset(w);
+	s = pick_setup(w, in, how);
 	if (vq_start(w->q, &s))
 		return;
 	CHECK(s.size && s.size <= SIZE_MAX_HERE && !(s.size & (s.size - 1)));
-	if (s.size != w->r.size || s.desc.v != w->r.desc || s.avail.v != w->r.avail ||
-	    s.used.v != w->r.used) {
-		/* The shadow follows rings of the usual layout only; the others just must not
-		 * crash. */
-		struct vq_chain *c;
-
-		for (unsigned i = 0; i < 8 && vq_next(w->q, &c) == VQ_CHAIN; i++)
-			vq_return(c);
-		vq_notify(w->q);
-		vq_kicks_off(w->q);
-		vq_kicks_on(w->q);
-		vq_reset(w->q);
-		w->broken = 0;
-		return;
-	}
-	w->size = s.size;
+	if (s.size == w->r.size && s.desc.v == w->r.desc && s.avail.v == w->r.avail &&
+	    s.used.v == w->r.used)
+		w->size = s.size;
+	else
+		run_unchecked(w);
 }
 
-static void step(struct world *w, struct input *in)
+static void notify_twice(struct world *w)
 {
 	unsigned before = w->interrupts;
 
-	switch (take(in, 1) % 16) {
+	vq_notify(w->q);
+	CHECK(w->interrupts - before <= 1);
+	vq_notify(w->q);
+	CHECK(w->interrupts - before <= 1);
+}
+
+/* ------------------------------------------------------------- all of them */
+
+static void driver_step(struct world *w, struct input *in, unsigned what)
+{
+	switch (what) {
 	case 0:
 	case 1:
 		poke(w, in);
@@ -285,6 +311,12 @@ static void step(struct world *w, struct input *in)
 	case 6:
 		driver_avail(w, in);
 		break;
+	}
+}
+
+static void device_step(struct world *w, struct input *in, unsigned what)
+{
+	switch (what) {
 	case 7:
 	case 8:
 		device_next(w);
@@ -298,10 +330,7 @@ static void step(struct world *w, struct input *in)
 		device_return(w, in);
 		break;
 	case 13:
-		vq_notify(w->q);
-		CHECK(w->interrupts - before <= 1);
-		vq_notify(w->q);
-		CHECK(w->interrupts - before <= 1);
+		notify_twice(w);
 		break;
 	case 14:
 		vq_kicks_off(w->q);
@@ -311,6 +340,16 @@ static void step(struct world *w, struct input *in)
 		restart(w, in);
 		break;
 	}
+}
+
+static void step(struct world *w, struct input *in)
+{
+	unsigned what = (unsigned)take(in, 1) % 16;
+
+	if (what < 7)
+		driver_step(w, in, what);
+	else
+		device_step(w, in, what);
 	CHECK(w->broken <= 1);
 }
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A kernel whose file is borrowed at first, and rewritten while the guest runs in it."""
 import os
+import shutil
+import signal
 import struct
+import time
 
 from tests.lib import borrow, vm
 from tests.native import guests
@@ -30,15 +33,14 @@ def grow(path, size):
 class Borrow(borrow.TestCase):
     def setUp(self):
         super().setUp()
-        with open(f"{vm.BUILD}/payload/guest_borrow.elf", "rb") as f, open(self.kernel, "wb") as k:
-            k.write(f.read())
+        shutil.copyfile(f"{vm.BUILD}/payload/guest_borrow.elf", self.kernel)
         grow(self.kernel, 64 * MIB)
         self.disk = guests.image(self.path("disk.img"))
         self.args = ["--software-kvm", "--console", "off", "--serial", "tty", "--memory", "128M",
-                     "--timeout", "200", "--no-reboot", "--cpus", "2", "--cmdline", "pci"]
+                     "--timeout", "200", "--no-reboot", "--cpus", "2"]
 
-    def catch(self):
-        return super().catch(*self.args, "--disk", self.disk)
+    def catch(self, cmdline="pci"):
+        return super().catch(*self.args, "--disk", self.disk, "--cmdline", cmdline)
 
     def finish(self, t):
         t.expect("ready")
@@ -64,9 +66,14 @@ class Borrow(borrow.TestCase):
         self.write(t, lambda: self.overwrite(os.O_TRUNC))
         self.finish(t)
 
-    def start(self):
-        t = vm.Terminal("boot", "--kernel", self.kernel, *self.args, "--disk", self.disk)
+    def begin(self):
+        t = vm.Terminal("boot", "--kernel", self.kernel, *self.args, "--disk", self.disk,
+                        "--cmdline", "pci")
         self.addCleanup(t.close)
+        return t
+
+    def start(self):
+        t = self.begin()
         t.expect("ready")
         return t
 
@@ -79,15 +86,22 @@ class Borrow(borrow.TestCase):
         self.assertEqual(t.wait(), 0, t.out)
 
     def test_machine_that_ends_at_once_gives_its_kernel_back(self):
-        t = self.catch()
-        t.kill(9)
-        t.wait()
+        """Its guest powers off while the copies are being made."""
+        t = self.catch("off")
+        t.kill(signal.SIGCONT)
+        self.assertEqual(t.wait(), 0, t.out)
+        self.assertEqual(t.out.strip(), "end")
         self.overwrite()
 
     def test_kernel_that_somebody_may_be_writing_is_copied(self):
         fd = os.open(self.kernel, os.O_WRONLY)
         self.addCleanup(os.close, fd)
-        t = self.start()
+        t = self.begin()
+        end = time.monotonic() + vm.LIMIT
+        while "ready" not in t.out:
+            self.assertFalse(self.borrowed(t))
+            self.assertTrue(t.read(0), t.out)
+            self.assertLess(time.monotonic(), end)
         os.ftruncate(fd, 0)
         t.send(" ")
         t.expect(r"\nok all_else_is_as_it_was(?=\r?\n)")

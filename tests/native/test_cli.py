@@ -313,15 +313,16 @@ class Disks(Cli):
 
     def test_missing(self):
         path = self.path("nothing.img")
-        self.refused("--disk", path, says=["--disk", path, "No such file"])
-        self.refused("--rootfs", path, says=["--rootfs", path, "No such file"])
+        for option in ("--disk", "--rootfs"):
+            r = self.refused(option, path, says="No such file")
+            self.assertEqual(r.err, f"mvm: {option}: open {path}: No such file or directory\n")
 
     def test_directory(self):
         self.refused("--disk", self.dir, says=["--disk", self.dir, "directory"])
 
     def test_empty(self):
         path = self.image(size=0)
-        self.refused("--disk", path, says=["--disk", path, "empty"])
+        self.refused("--disk", path, says=f"mvm: --disk: {path} is empty")
 
     def test_fifo(self):
         path = self.path("fifo")
@@ -449,6 +450,20 @@ class Outputs(Cli):
             self.refused("--serial", f"file={path}", "--disk", "/nonexistent", says="--disk")
             with open(path, "rb") as f:
                 self.assertEqual(f.read(), old)
+
+    def test_link_to_what_is_not_there_yet(self):
+        for n, option in enumerate(("--serial=file=", "--timeline=")):
+            with self.subTest(option):
+                link, path = self.path(f"link{n}"), self.path(f"files/made{n}")
+                os.symlink(path, link)
+                r = vm.mvm(*self.boot_args("--no-reboot", "--cmdline", "off", option + link))
+                self.assertEqual((r.status, r.err), (0, ""), r)
+                self.assertTrue(os.path.islink(link))
+                self.assertTrue(os.path.isfile(path))
+                os.unlink(path)
+                os.rmdir(self.path("files"))
+                self.refused(option + link, says=[link, "No such file"])
+                os.mkdir(self.path("files"))
 
     def test_timeline_in_no_directory(self):
         self.refused("--timeline=/nonexistent/t", says=["timeline", "/nonexistent/t", "No such"])

@@ -120,15 +120,21 @@ static inline uint8_t status(const struct blk_rig *f, unsigned i)
 	return *(uint8_t *)fake_at(&f->m, f->status[i]);
 }
 
-/* Request @i with one data buffer at data + @at (none for a @len of 0); returns its head. */
-static inline uint16_t send_on(struct blk_rig *f, unsigned q, unsigned i, uint32_t type,
-			       uint64_t sector, uint64_t at, uint32_t len)
-{
-	bool in = type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID;
-	struct fake_buf b[3] = {{f->hdr[i], 16, 0}, {f->data + at, len, in ? FAKE_W : 0}};
-	unsigned n = len ? 2 : 1;
+/* With one data buffer of @len bytes at data + @at (none for a @len of 0). */
+struct question {
+	uint32_t type;
+	uint64_t sector, at;
+	uint32_t len;
+};
 
-	header(f, i, type, sector);
+/* Request @i; returns its head. */
+static inline uint16_t send_on(struct blk_rig *f, unsigned q, unsigned i, struct question r)
+{
+	bool in = r.type == VIRTIO_BLK_T_IN || r.type == VIRTIO_BLK_T_GET_ID;
+	struct fake_buf b[3] = {{f->hdr[i], 16, 0}, {f->data + r.at, r.len, in ? FAKE_W : 0}};
+	unsigned n = r.len ? 2 : 1;
+
+	header(f, i, r.type, r.sector);
 	b[n++] = (struct fake_buf){f->status[i], 1, FAKE_W};
 	return fake_send(&f->r[q], b, n);
 }
@@ -155,7 +161,7 @@ static inline struct answer ask(struct blk_rig *f, uint32_t type, uint64_t secto
 {
 	struct answer a;
 	uint32_t id;
-	uint16_t head = send_on(f, 0, 0, type, sector, at, len);
+	uint16_t head = send_on(f, 0, 0, (struct question){type, sector, at, len});
 
 	virtio_kick(f->v, 0);
 	a.used = await(f, 0, &id);

@@ -106,7 +106,7 @@ static void a_reset_ends_a_discard_between_its_segments(void **state)
 	uint8_t b = 1;
 
 	seg(f, 0, 0, 8, 0);
-	send_on(f, 0, 0, VIRTIO_BLK_T_DISCARD, 0, 0, seg(f, 1, 8, 8, 0));
+	send_on(f, 0, 0, (struct question){VIRTIO_BLK_T_DISCARD, 0, 0, seg(f, 1, 8, 8, 0)});
 	virtio_kick(f->v, 0);
 	/* A worker has done it, but the loop did not see it yet. */
 	while (b)
@@ -156,7 +156,7 @@ static void a_request_without_status_byte_breaks_the_queue(void **state)
 static void the_same_head_in_flight_twice_breaks_the_queue(void **state)
 {
 	struct blk_rig *f = begin_live(true);
-	uint16_t head = send_on(f, 0, 0, VIRTIO_BLK_T_IN, 0, 0, 1 << 20);
+	uint16_t head = send_on(f, 0, 0, (struct question){VIRTIO_BLK_T_IN, 0, 0, 1 << 20});
 
 	(void)state;
 	fake_avail(&f->r[0], head);
@@ -182,7 +182,7 @@ static void a_flood_gives_the_loop_its_turns(void **state)
 	plug(f);
 	drive(f, 0);
 	for (unsigned i = 0; i < chains; i++)
-		send_on(f, 0, 0, VIRTIO_BLK_T_GET_ID, 0, 0, 20);
+		send_on(f, 0, 0, (struct question){VIRTIO_BLK_T_GET_ID, 0, 0, 20});
 	virtio_kick(f->v, 0);
 	while (fake_used(&f->r[0], &id, &len))
 		n++;
@@ -292,8 +292,8 @@ static void a_reset_of_the_queue_that_has_it_all_lets_the_other_go_on(void **sta
 	struct blk_rig *f = begin_live(DISK_DIRECT(state));
 
 	f->b->buffers_max = 3;
-	send_on(f, 0, 0, VIRTIO_BLK_T_IN, 0, 0, 1 << 20);
-	send_on(f, 1, 1, VIRTIO_BLK_T_IN, 8, 0, 512);
+	send_on(f, 0, 0, (struct question){VIRTIO_BLK_T_IN, 0, 0, 1 << 20});
+	send_on(f, 1, 1, (struct question){VIRTIO_BLK_T_IN, 8, 0, 512});
 	virtio_kick(f->v, 0);
 	virtio_kick(f->v, 1);
 	assert_int_equal(f->b->buffers, 3);

@@ -187,13 +187,17 @@ static void chr_socket_out_of_descriptors_goes_on_listening(void **s)
 	accept_error = 0;
 	TURNS_UNTIL(loop, dev.n == 4);
 	close(fd);
-	/* While a client waits to be looked after again, it can end and another begin. */
+	/* It failed anew, and that is said; while a client waits to be looked after again, the
+	 * console can end and another begin. */
 	for (int i = 0; i < 2; i++) {
 		turns(loop, 3);
 		fd = client();
 		accept_error = ENFILE;
 		accepts = 0;
+		said_begin();
 		TURNS_UNTIL(loop, accepts == 1);
+		said_is("mvm: console: accept: Too many open files in system: clients wait until "
+			"it works again\n");
 		close(fd);
 		chr_free(chr);
 		chr = NULL;

@@ -320,9 +320,6 @@ static void kernel_open_on_hostile_segments_is_refused(void **state)
 	elf_ph(1)->p_filesz = elf_ph(1)->p_memsz = UINT64_MAX;
 	refused("truncated: segment 1");
 	craft_elf(true);
-	elf_ph(0)->p_type = PT_INTERP;
-	refused("not a kernel");
-	craft_elf(true);
 	elf_ph(0)->p_paddr = 0xff000;
 	refused("below 1 MiB");
 	craft_elf(true);
@@ -344,6 +341,32 @@ static void kernel_open_on_hostile_segments_is_refused(void **state)
 		((Elf64_Phdr *)(void *)(img.p + 0x2000))[i] = (Elf64_Phdr){
 			.p_type = PT_LOAD, .p_paddr = 0x1000000 + i * 0x1000, .p_memsz = 0x1000};
 	refused("more than 64 segments");
+}
+
+/* FreeBSD's kernel has what a program for user space has, and the note. */
+static void kernel_open_tells_a_kernel_from_a_program_by_its_note(void **state)
+{
+	static const uint32_t types[] = {PT_INTERP, PT_DYNAMIC, PT_TLS};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		for (unsigned at = 0; at < 5; at += 4) { /* before the note and after it */
+			craft_elf(true);
+			elf_header()->e_phnum = 5;
+			*elf_ph(4) = *elf_ph(at);
+			*elf_ph(at) = (Elf64_Phdr){.p_type = types[i]};
+			struct kernel *k = open_ok();
+			assert_int_equal(kernel_kind(k), KERNEL_ELF_PVH);
+			assert_int_equal(k->elf.nseg, 3);
+			assert_int_equal(k->elf.entry, 0x1200010);
+			kernel_free(k);
+			craft_elf(false);
+			elf_ph(0)->p_paddr = 0; /* of what is wrong with it, this is told first */
+			elf_header()->e_phnum = 5;
+			*elf_ph(4) = *elf_ph(at);
+			*elf_ph(at) = (Elf64_Phdr){.p_type = types[i]};
+			refused("a program for user space, not a kernel");
+		}
 }
 
 static void kernel_open_on_entry_outside_the_segments_is_refused(void **state)
@@ -517,6 +540,7 @@ int main(void)
 		cmocka_unit_test(kernel_open_on_foreign_elf_is_refused),
 		cmocka_unit_test(kernel_open_on_hostile_program_headers_is_refused),
 		cmocka_unit_test(kernel_open_on_hostile_segments_is_refused),
+		cmocka_unit_test(kernel_open_tells_a_kernel_from_a_program_by_its_note),
 		cmocka_unit_test(kernel_open_on_entry_outside_the_segments_is_refused),
 		cmocka_unit_test(kernel_open_on_hostile_notes_finds_no_entry),
 		cmocka_unit_test(kernel_open_reads_notes_of_either_size_and_alignment),
