@@ -164,7 +164,9 @@ def host_kind():
                           check=True).stdout.decode().strip()
 
 
-STALL = 420  # seconds without a line: longer than any test may take, so the nested host hangs
+# Seconds without a line: longer than any test may take, so the nested host hangs.
+STALL = 420
+STALL_SOAK = 2400
 
 
 def lines(p, limit):
@@ -188,7 +190,7 @@ def run_child(tally, opts, cmd, prefix="", done=()):
     env = dict(os.environ, MVM_TESTS_DONE=" ".join(done))
     p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT, env=env)
     closed = False
-    for line in lines(p, STALL):
+    for line in lines(p, STALL_SOAK if "soak" in cmd else STALL):
         m = LINE.match(line)
         if m:
             tally.add(m[1], prefix + m[2], m[3] or "")

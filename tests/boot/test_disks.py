@@ -1,24 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks under real loads: fio verifies what it wrote, over both transports."""
 import os
-import shutil
 import subprocess
-import tempfile
 
 from tests.lib import vm
 
 
 class Disks(vm.TestCase):
-    def disk(self, name, mib):
-        """In the cache directory: /tmp may be a tmpfs, which has no direct I/O."""
-        cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mvm")
-        where = tempfile.mkdtemp(prefix="test-", dir=cache)
-        self.addCleanup(shutil.rmtree, where, True)
-        path = os.path.join(where, name)
-        with open(path, "wb") as f:
-            f.truncate(mib << 20)
-        return path
-
     def fio(self, transport, opts, cpus=2, jobs=2):
         image = self.rootfs("--size", "128M", "--with", "fio")
         data = self.disk("data.img", 64)

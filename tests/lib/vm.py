@@ -92,6 +92,16 @@ class TestCase(unittest.TestCase):
                        stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         return out
 
+    def disk(self, name, mib):
+        """In the cache directory: /tmp may be a tmpfs, which has no direct I/O."""
+        cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mvm")
+        where = tempfile.mkdtemp(prefix="test-", dir=cache)
+        self.addCleanup(shutil.rmtree, where, True)
+        path = os.path.join(where, name)
+        with open(path, "wb") as f:
+            f.truncate(mib << 20)
+        return path
+
     def boot(self, *args, kernel=None, stdin=b"", limit=LIMIT, timeout=200):
         """Runs a guest to its end; one that ends well leaves a log without trouble in it."""
         r = mvm("boot", "--kernel", kernel or lean(), "--timeout", timeout, *args,

@@ -16,12 +16,12 @@ class Reboots(vm.TestCase):
         proc = f"/proc/{t.proc.pid}"
         seen = []
         for i in range(self.ROUNDS):
-            t.expect(r"/ # ")
+            t.expect(vm.PROMPT)
             with open(f"{proc}/status") as f:
                 anon = int(re.search(r"VmData:\s+(\d+)", f.read())[1])
             seen.append((len(os.listdir(f"{proc}/fd")), len(os.listdir(f"{proc}/task")), anon))
             t.send("reboot -f\n")
-        t.expect(r"/ # ")
+        t.expect(vm.PROMPT)
         t.send("poweroff -f\n")
         self.assertEqual(t.wait(), 0, t.out)
         self.assertEqual(seen[1][:2], seen[-1][:2], seen)
@@ -43,9 +43,7 @@ class Boots(vm.TestCase):
 class Disks(vm.TestCase):
     def test_ten_minutes_of_verified_writes(self):
         image = self.rootfs("--size", "160M", "--with", "fio")
-        data = self.path("data.img")
-        with open(data, "wb") as f:
-            f.truncate(256 << 20)
+        data = self.disk("data.img", 256)
         for transport in ("pci", "mmio"):
             r = self.boot("--rootfs", image, "--disk", f"path={data},direct=on,queues=4", "--cpus", 4,
                           "--memory", "1G", "--transport", transport, "--cmdline", vm.script(
