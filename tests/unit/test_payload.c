@@ -139,7 +139,7 @@ static void make(const char *name, const char *text)
 /* As an unpacked package has it: DIR/boot/KERNEL and DIR/lib/modules/VERSION. */
 static void modules_are_found_beside_the_kernel(void **s)
 {
-	static const char *const dirs[] = {"boot", "lib", "lib/modules", "lib/modules/" VERSION};
+	static const char *const dirs[] = {"boot", "lib", "lib/modules", ("lib/modules/" VERSION)};
 	char dir[] = "/tmp/mvm-modules-XXXXXX", at[256], cmd[64];
 
 	(void)s;
