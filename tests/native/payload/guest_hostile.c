@@ -8,11 +8,7 @@
 
 TEST(devices_are_found)
 {
-	CHECK(dev_find(&disk, ID_BLK, 0));
-	CHECK(dev_find(&victim, ID_BLK, 1));
-	CHECK(dev_find(&rng, ID_RNG, 0));
-	CHECK(dev_start(&disk, &disk_ring, 0));
-	CHECK(dev_start(&rng, &rng_ring, 0));
+	CHECK(all_found());
 	CHECK_SURVIVED();
 }
 

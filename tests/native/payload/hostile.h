@@ -16,6 +16,14 @@ static struct ring vring, disk_ring, rng_ring;
 static uint8_t buf[8192] __attribute__((aligned(4096)));
 static struct blk_req req;
 
+/* The three are there, and those beside the victim run. */
+static inline bool all_found(void)
+{
+	return dev_find(&disk, ID_BLK, 0) && dev_find(&victim, ID_BLK, 1) &&
+	       dev_find(&rng, ID_RNG, 0) && dev_start(&disk, &disk_ring, 0) &&
+	       dev_start(&rng, &rng_ring, 0);
+}
+
 static inline bool others_work(void)
 {
 	struct blk_req q = {.type = BLK_IN, .sector = random32() % 8192};
