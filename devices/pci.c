@@ -26,7 +26,10 @@
 #define HDR_INT_LINE 0x3c
 #define HDR_END 0x40
 
-#define BAR_64BIT 0x4u /* section 6.2.5.1 */
+/* Section 6.2.5.1 */
+#define BAR_IO 0x1u
+#define BAR_64BIT 0x4u
+#define BAR_IO_MAX 256u
 
 /* Configuration mechanism #1, section 3.2.2.3.2 */
 #define CF8_ENABLE 0x80000000u
@@ -49,11 +52,16 @@ static bool bar_in(uint64_t addr, uint64_t size, uint64_t base, uint64_t len)
 
 static uint64_t bar_register(const struct pci_func *f, unsigned i)
 {
-	uint64_t v = pci_get(f, PCI_BAR0 + 4 * i, 4) & ~0xfull;
+	uint64_t v = pci_get(f, PCI_BAR0 + 4 * i, 4) & ~(f->bar[i].io ? 0x3ull : 0xfull);
 
 	if (f->bar[i].is64)
 		v |= (uint64_t)pci_get(f, PCI_BAR0 + 4 * i + 4, 4) << 32;
 	return v;
+}
+
+static struct bus *bar_bus(const struct pci_func *f, unsigned i)
+{
+	return f->bar[i].io ? f->bus->pio : f->bus->mmio;
 }
 
 static void bar_unmap(struct pci_func *f, unsigned i)
@@ -64,8 +72,17 @@ static void bar_unmap(struct pci_func *f, unsigned i)
 		return;
 	if (f->ops && f->ops->bar_mapped)
 		f->ops->bar_mapped(f, i, b->addr, false);
-	bus_del(f->bus->mmio, b->addr);
+	bus_del(bar_bus(f, i), b->addr);
 	b->mapped = false;
+}
+
+/* Without ports the I/O window is empty. */
+static bool bar_allowed(const struct pci_window *w, const struct pci_bar *b, uint64_t addr)
+{
+	if (b->io)
+		return bar_in(addr, b->size, w->base_io, w->size_io);
+	return bar_in(addr, b->size, w->base32, w->size32) ||
+	       bar_in(addr, b->size, w->base64, w->size64);
 }
 
 /*
@@ -75,7 +92,6 @@ static void bar_unmap(struct pci_func *f, unsigned i)
 static int bar_place(struct pci_func *f, unsigned i, uint64_t addr, struct err *e)
 {
 	const struct pci_bar *b = &f->bar[i];
-	const struct pci_window *w = &f->bus->win;
 	struct bus_region r = {.base = addr,
 			       .size = b->size,
 			       .ops = b->ops,
@@ -83,9 +99,8 @@ static int bar_place(struct pci_func *f, unsigned i, uint64_t addr, struct err *
 			       .loop = f->loop,
 			       .name = f->name};
 
-	if (bar_in(addr, b->size, w->base32, w->size32) ||
-	    bar_in(addr, b->size, w->base64, w->size64))
-		return bus_add(f->bus->mmio, &r, e);
+	if (bar_allowed(&f->bus->win, b, addr))
+		return bus_add(bar_bus(f, i), &r, e);
 	return err_msg(e, -ERANGE, "outside the PCI windows");
 }
 
@@ -109,14 +124,16 @@ static void bar_map(struct pci_func *f, unsigned i, uint64_t addr)
 /* What decodes follows the command register and the BARs, whatever the guest wrote to them. */
 static void bars_update(struct pci_func *f)
 {
-	bool on = pci_get(f, PCI_COMMAND, 2) & PCI_COMMAND_MEM;
+	uint32_t command = pci_get(f, PCI_COMMAND, 2);
 
 	for (unsigned i = 0; i < PCI_BARS; i++) {
 		struct pci_bar *b = &f->bar[i];
 		uint64_t addr;
+		bool on;
 
 		if (!b->size)
 			continue;
+		on = command & (b->io ? PCI_COMMAND_IO : PCI_COMMAND_MEM);
 		addr = bar_register(f, i);
 		if (b->mapped && (!on || b->addr != addr))
 			bar_unmap(f, i);
@@ -125,13 +142,14 @@ static void bars_update(struct pci_func *f)
 	}
 }
 
-/* The end of an assigned BAR that [addr, addr+size) would overlap, or 0. */
-static uint64_t home_conflict(const struct pci_func *f, uint64_t addr, uint64_t size)
+/* The end of an assigned BAR that @want, of the same kind, would overlap at @addr, or 0. */
+static uint64_t home_conflict(const struct pci_func *f, const struct pci_bar *want, uint64_t addr)
 {
 	for (unsigned i = 0; i < PCI_BARS; i++) {
 		const struct pci_bar *b = &f->bar[i];
 
-		if (b->home && addr < b->home + b->size && b->home < addr + size)
+		if (b->home && b->io == want->io && addr < b->home + b->size &&
+		    b->home < addr + want->size)
 			return b->home + b->size;
 	}
 	return 0;
@@ -139,16 +157,19 @@ static uint64_t home_conflict(const struct pci_func *f, uint64_t addr, uint64_t 
 
 /* First fit among what pci_add assigned, naturally aligned; where guests moved BARs does not count.
  */
-static uint64_t home_find(const struct pci_bus *bus, const struct pci_func *f, uint64_t size)
+static uint64_t home_find(const struct pci_bus *bus, const struct pci_func *f,
+			  const struct pci_bar *b)
 {
-	uint64_t addr = (bus->win.base32 + size - 1) & ~(size - 1);
+	uint64_t base = b->io ? bus->win.base_io : bus->win.base32;
+	uint64_t len = b->io ? bus->win.size_io : bus->win.size32;
+	uint64_t size = b->size, addr = (base + size - 1) & ~(size - 1);
 
-	while (bar_in(addr, size, bus->win.base32, bus->win.size32)) {
-		uint64_t end = home_conflict(f, addr, size);
+	while (bar_in(addr, size, base, len)) {
+		uint64_t end = home_conflict(f, b, addr);
 
 		for (unsigned s = 0; s < PCI_SLOTS && !end; s++)
 			if (bus->slot[s])
-				end = home_conflict(bus->slot[s], addr, size);
+				end = home_conflict(bus->slot[s], b, addr);
 		if (!end)
 			return addr;
 		addr = (end + size - 1) & ~(size - 1);
@@ -156,30 +177,54 @@ static uint64_t home_find(const struct pci_bus *bus, const struct pci_func *f, u
 	return 0;
 }
 
-static int bars_assign(const struct pci_bus *bus, struct pci_func *f, struct err *e)
+/* The owner's mistakes, not a guest's. */
+static bool bar_is_proper(const struct pci_func *f, unsigned i)
 {
-	for (unsigned i = 0; i < PCI_BARS; i++)
-		f->bar[i].home = 0;
-	for (unsigned i = 0; i < PCI_BARS; i++) {
-		struct pci_bar *b = &f->bar[i];
-		unsigned at = PCI_BAR0 + 4 * i;
+	const struct pci_bar *b = &f->bar[i];
 
-		if (!b->size)
-			continue;
-		assert(b->size >= 4096 && !(b->size & (b->size - 1)) && b->size <= 1u << 31);
-		assert(!b->is64 || (i + 1 < PCI_BARS && !f->bar[i + 1].size));
-		b->home = home_find(bus, f, b->size);
-		if (!b->home)
-			return err_msg(e, -ENOSPC, "no room for BAR %u in the PCI window", i);
-		pci_put(f, at, 4, (uint32_t)b->home | (b->is64 ? BAR_64BIT : 0));
-		for (unsigned k = 0; k < 4; k++)
-			f->wmask[at + k] = (uint8_t)(-(uint32_t)b->size >> (8 * k));
-		if (b->is64) {
-			pci_put(f, at + 4, 4, 0);
-			memset(&f->wmask[at + 4], 0xff, 4);
-		}
+	if (b->size & (b->size - 1))
+		return false;
+	if (b->io)
+		return b->size >= 4 && b->size <= BAR_IO_MAX && !b->is64;
+	return b->size >= 4096 && b->size <= 1u << 31 &&
+	       (!b->is64 || (i + 1 < PCI_BARS && !f->bar[i + 1].size));
+}
+
+static int bar_assign(const struct pci_bus *bus, struct pci_func *f, unsigned i, struct err *e)
+{
+	struct pci_bar *b = &f->bar[i];
+	unsigned at = PCI_BAR0 + 4 * i;
+
+	assert(bar_is_proper(f, i));
+	b->home = home_find(bus, f, b);
+	if (!b->home)
+		return err_msg(e, -ENOSPC, "no room for BAR %u in the PCI %s window", i,
+			       b->io ? "I/O" : "memory");
+	for (unsigned k = 0; k < 4; k++)
+		f->wmask[at + k] = (uint8_t)(-(uint32_t)b->size >> (8 * k));
+	if (b->io) {
+		pci_put(f, at, 4, (uint32_t)b->home | BAR_IO);
+		f->wmask[PCI_COMMAND] |= PCI_COMMAND_IO;
+		return 0;
+	}
+	pci_put(f, at, 4, (uint32_t)b->home | (b->is64 ? BAR_64BIT : 0));
+	if (b->is64) {
+		pci_put(f, at + 4, 4, 0);
+		memset(&f->wmask[at + 4], 0xff, 4);
 	}
 	return 0;
+}
+
+static int bars_assign(const struct pci_bus *bus, struct pci_func *f, struct err *e)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < PCI_BARS; i++)
+		f->bar[i].home = 0;
+	for (unsigned i = 0; i < PCI_BARS && !ret; i++)
+		if (f->bar[i].size && (!f->bar[i].io || pci_has_io(bus)))
+			ret = bar_assign(bus, f, i, e);
+	return ret;
 }
 
 /* ------------------------------------------------- configuration space */
@@ -223,7 +268,7 @@ void pci_header(struct pci_func *f, const struct pci_id *id)
 	pci_put(f, HDR_CLASS, 3, id->class24);
 	pci_put(f, HDR_SUBVENDOR, 2, id->subvendor);
 	pci_put(f, HDR_SUBDEVICE, 2, id->subdevice);
-	/* No I/O decoding, no INTx: interrupt pin 0; the line is the guest's scratch byte. */
+	/* No INTx: interrupt pin 0; the line is the guest's scratch byte. */
 	f->wmask[PCI_COMMAND] = PCI_COMMAND_MEM | PCI_COMMAND_MASTER;
 	f->wmask[PCI_COMMAND + 1] = 0x04; /* interrupt disable: Linux tests that it sticks */
 	f->wmask[HDR_CACHE_LINE] = 0xff;
@@ -416,6 +461,8 @@ int pci_bus_new(struct pci_bus **ret, const struct pci_bus_env *env, struct err 
 	b->pio = env->pio;
 	b->mmio = env->mmio;
 	b->win = env->window;
+	if (!b->pio)
+		b->win.size_io = 0;
 	b->bridge.loop = env->loop;
 	b->bridge.name = "PCI host bridge";
 	pci_header(&b->bridge, &bridge);
@@ -426,6 +473,11 @@ int pci_bus_new(struct pci_bus **ret, const struct pci_bus_env *env, struct err 
 	}
 	*ret = b;
 	return 0;
+}
+
+bool pci_has_io(const struct pci_bus *b)
+{
+	return b->win.size_io;
 }
 
 void pci_bus_free(struct pci_bus *b)

@@ -13,13 +13,15 @@
  * Accesses are those that stay within one aligned dword, and 8 bytes as two
  * dwords; all others read as all ones and write nothing.
  *
- * BARs are memory BARs; the bus assigns addresses in the 32-bit window at
- * pci_add and follows the guest when it moves them. A BAR decodes only while
- * the command register's memory bit is set, and only at an address inside the
- * PCI windows: a guest cannot lay a BAR over RAM or another device (such a
- * BAR simply does not decode; logged). The bit is clear at first: then Linux need
- * not switch decoding off and on around sizing each BAR, and still keeps the
- * addresses it finds; each BAR is mapped once, when its driver enables it.
+ * BARs are of memory or of I/O (section 6.2.5.1); the bus assigns addresses in
+ * the 32-bit window or the I/O window at pci_add and follows the guest when it
+ * moves them. A BAR decodes only while the command register's bit of its kind is
+ * set, and only at an address inside the windows of its kind: a guest cannot lay
+ * a BAR over RAM or another device (such a BAR simply does not decode; logged).
+ * The bits are clear at first: then Linux need not switch decoding off and on
+ * around sizing each BAR, and still keeps the addresses it finds; each BAR is
+ * mapped once, when its driver enables it. Where there are no ports (another
+ * architecture) an I/O BAR's register reads as zero, and so does its command bit.
  *
  * Threading: pci_bus_new, pci_add, pci_del and pci_bus_free on the thread that
  * assembles the machine; everything else under the function's loop lock.
@@ -40,6 +42,7 @@
 
 /* Header, PCI 3.0 section 6.1 */
 #define PCI_COMMAND 0x04
+#define PCI_COMMAND_IO 0x0001
 #define PCI_COMMAND_MEM 0x0002
 #define PCI_COMMAND_MASTER 0x0004
 #define PCI_BAR0 0x10
@@ -58,14 +61,17 @@ struct pci_ops {
 	 */
 	void (*cfg_written)(struct pci_func *f, unsigned off, unsigned size);
 	void (*cfg_reading)(struct pci_func *f, unsigned off, unsigned size);
-	/* BAR @bar begins (@on) or stops decoding at @addr: (de)register ioeventfds. May be NULL.
+	/*
+	 * BAR @bar begins (@on) or stops decoding at @addr, a port for an I/O BAR:
+	 * (de)register ioeventfds. May be NULL.
 	 */
 	void (*bar_mapped)(struct pci_func *f, unsigned bar, uint64_t addr, bool on);
 };
 
 struct pci_bar {
-	uint64_t size;             /* a power of two >= 4096; 0: absent */
+	uint64_t size;             /* a power of two: >= 4096, I/O 4 to 256; 0: absent */
 	bool is64;                 /* takes two registers */
+	bool io;                   /* ports, decoded on all 32 bits of the register */
 	const struct bus_ops *ops; /* called with dev as given here */
 	void *dev;
 	uint64_t addr; /* where it decodes now; valid while mapped */
@@ -91,16 +97,18 @@ struct pci_func { /* the caller's storage, zeroed, lives until pci_del */
 
 struct pci_window {
 	uint64_t base32, size32, base64, size64;
+	uint64_t base_io, size_io; /* ports of no other device; size 0: none */
 };
 
 struct pci_bus_env {
-	struct bus *pio; /* NULL: no 0xCF8/0xCFC */
+	struct bus *pio; /* NULL: no 0xCF8/0xCFC, no I/O BARs */
 	struct bus *mmio;
 	struct loop *loop; /* the host bridge's */
 	struct pci_window window;
 };
 int pci_bus_new(struct pci_bus **ret, const struct pci_bus_env *env, struct err *e);
-void pci_bus_free(struct pci_bus *b); /* after pci_del of all functions; accepts NULL */
+void pci_bus_free(struct pci_bus *b);     /* after pci_del of all functions; accepts NULL */
+bool pci_has_io(const struct pci_bus *b); /* whether an I/O BAR would be there */
 
 struct pci_id {
 	uint16_t vendor, device;
@@ -113,7 +121,7 @@ void pci_header(struct pci_func *f, const struct pci_id *id); /* before pci_add 
  * offset, 0 when full. */
 unsigned pci_cap(struct pci_func *f, uint8_t id, const void *body, unsigned len);
 
-/* Lowest free slot from 1 on; assigns BARs. -ENOSPC when the bus or the window is full. */
+/* Lowest free slot from 1 on; assigns BARs. -ENOSPC when the bus or a window is full. */
 int pci_add(struct pci_bus *b, struct pci_func *f, struct err *e);
 void pci_del(struct pci_func *f); /* loop's lock held or no vCPU running */
 

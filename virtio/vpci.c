@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "virtio/doorbell.h"
 #include "virtio/msix.h"
 #include "virtio/transport.h"
 #include "vmm/log.h"
@@ -18,7 +19,10 @@
 #define BAR_SIZE 0x8000u
 #define PAGE 0x1000u
 enum { PAGE_COMMON, PAGE_ISR, PAGE_DEVICE, PAGE_NOTIFY, PAGE_TABLE, PAGE_PBA };
-#define NOTIFY_STRIDE 4u /* notify_off_multiplier */
+
+/* BAR 2: the notification page once more, as ports (doorbell.h); not every driver takes ports. */
+enum { BAR_MEMORY = 0, BAR_PORTS = 2 };
+_Static_assert(256 / DOORBELL_STRIDE >= VIRTIO_QUEUES_MAX, "an I/O BAR has 256 bytes at most");
 
 /* struct virtio_pci_cap, section 4.1.4 */
 enum { CFG_COMMON = 1, CFG_NOTIFY, CFG_ISR, CFG_DEVICE, CFG_PCI };
@@ -61,7 +65,6 @@ enum { CFG_COMMON = 1, CFG_NOTIFY, CFG_ISR, CFG_DEVICE, CFG_PCI };
 
 struct vpci {
 	struct virtio *v;
-	struct vm *vm;
 	struct pci_func func;
 	struct msix msix;
 	unsigned pci_cfg; /* offset of the PCI_CFG capability */
@@ -70,49 +73,25 @@ struct vpci {
 	uint16_t config_vector;
 	uint16_t queue_vector[VIRTIO_QUEUES_MAX];
 	uint8_t isr;
-	bool mapped;     /* BAR 0 decodes, with the notification page at */
-	uint64_t notify; /* this address */
-	bool ioeventfd[VIRTIO_QUEUES_MAX];
+	struct doorbell memory, ports;
 };
 
 /* --------------------------------------------------------------- kicks */
 
-/*
- * An enabled queue of a mapped BAR has an ioeventfd, no other has: a change
- * costs KVM a grace period each time, so what no driver uses gets none. They
- * match any length (the fast path of Intel hosts that skips decoding the
- * instruction wants that); all an odd length can do is kick.  A failure leaves
- * the slower way through the bus.
- */
 static void kicks_update(struct vpci *t)
 {
-	for (unsigned q = 0; t->vm && q < t->v->nqueues; q++) {
-		bool on = t->mapped && t->v->queue[q].enabled;
-		int ret;
-
-		if (on == t->ioeventfd[q])
-			continue;
-		struct vm_ioeventfd kick = {
-			.addr = t->notify + q * NOTIFY_STRIDE,
-			.fd = t->v->queue[q].kick_fd,
-		};
-		ret = vm_ioeventfd(t->vm, &kick, on);
-		if (ret)
-			log_guest_at(LOG_DEBUG, &t->v->budget,
-				     "%s: ioeventfd of queue %u: error %d", t->v->name, q, -ret);
-		t->ioeventfd[q] = on && !ret;
-	}
+	doorbell_update(&t->ports);
+	doorbell_update(&t->memory);
 }
 
 static void vpci_bar_mapped(struct pci_func *f, unsigned bar, uint64_t addr, bool on)
 {
 	struct vpci *t = f->dev;
 
-	(void)bar; /* there is one */
-	t->mapped = on;
-	if (on)
-		t->notify = addr + PAGE_NOTIFY * PAGE;
-	kicks_update(t);
+	if (bar == BAR_PORTS)
+		doorbell_map(&t->ports, addr, on);
+	else
+		doorbell_map(&t->memory, addr + PAGE_NOTIFY * PAGE, on);
 }
 
 /* ---------------------------------------------------------- interrupts */
@@ -318,7 +297,7 @@ static void common_write(struct vpci *t, unsigned off, unsigned size, uint64_t v
 	}
 }
 
-/* ----------------------------------------------------------------- BAR */
+/* ---------------------------------------------------------------- BARs */
 
 static uint64_t isr_read(struct vpci *t, unsigned off)
 {
@@ -368,9 +347,8 @@ static void vpci_bar_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 	case PAGE_DEVICE:
 		virtio_config_write(t->v, at, size, val);
 		break;
-	case PAGE_NOTIFY: /* the address alone tells the queue, as with an ioeventfd */
-		if (at % NOTIFY_STRIDE == 0)
-			virtio_kick(t->v, at / NOTIFY_STRIDE);
+	case PAGE_NOTIFY:
+		doorbell_ring(&t->memory, at);
 		break;
 	case PAGE_TABLE:
 		msix_table_write(&t->msix, at, size, val);
@@ -378,55 +356,74 @@ static void vpci_bar_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 	}
 }
 
+static uint64_t vpci_ports_read(void *dev, uint64_t off, unsigned size)
+{
+	(void)dev, (void)off, (void)size;
+	return 0;
+}
+
+static void vpci_ports_write(void *dev, uint64_t off, unsigned size, uint64_t val)
+{
+	(void)size, (void)val;
+	doorbell_ring(&((struct vpci *)dev)->ports, off);
+}
+
 static const struct bus_ops bar_ops = {vpci_bar_read, vpci_bar_write};
+static const struct bus_ops ports_ops = {vpci_ports_read, vpci_ports_write};
 
 /* ------------------------------------------------- PCI_CFG, section 4.1.4.9 */
 
 /*
- * The window's offset and length are the guest's: 1, 2 or 4 aligned bytes
- * within the BAR, else there is no window and pci_cfg_data is plain storage.
- * An access counts when it begins at pci_cfg_data's first byte.
+ * The window's BAR, offset and length are the guest's: 1, 2 or 4 aligned bytes
+ * within a BAR that is there, else there is no window (NULL) and pci_cfg_data is
+ * plain storage. An access counts when it begins at pci_cfg_data's first byte.
  */
-static bool window(const struct vpci *t, unsigned off, uint32_t *ret_at, uint32_t *ret_len)
+static const struct pci_bar *window(const struct vpci *t, unsigned off, uint32_t *ret_at,
+				    uint32_t *ret_len)
 {
 	const struct pci_func *f = &t->func;
 	uint32_t at = pci_get(f, t->pci_cfg + CAP_OFFSET, 4);
 	uint32_t len = pci_get(f, t->pci_cfg + CAP_LENGTH, 4);
+	unsigned bar = f->cfg[t->pci_cfg + CAP_BAR];
 
-	if (off != t->pci_cfg + CAP_EXTRA || f->cfg[t->pci_cfg + CAP_BAR] != 0)
-		return false;
-	if ((len != 1 && len != 2 && len != 4) || at % len || at >= BAR_SIZE)
-		return false;
+	if (off != t->pci_cfg + CAP_EXTRA || bar >= PCI_BARS)
+		return NULL;
+	/* A BAR that is not there has size 0; sizes are powers of two from 4 on. */
+	if ((len != 1 && len != 2 && len != 4) || at % len || at >= f->bar[bar].size)
+		return NULL;
 	*ret_at = at;
 	*ret_len = len;
-	return true;
+	return &f->bar[bar];
 }
 
 static void vpci_cfg_reading(struct pci_func *f, unsigned off, unsigned size)
 {
 	struct vpci *t = f->dev;
 	uint32_t at, len;
+	const struct pci_bar *b = window(t, off, &at, &len);
 
 	(void)size;
-	if (window(t, off, &at, &len))
-		pci_put(f, t->pci_cfg + CAP_EXTRA, len, (uint32_t)vpci_bar_read(t, at, len));
+	if (b)
+		pci_put(f, t->pci_cfg + CAP_EXTRA, len, (uint32_t)b->ops->read(b->dev, at, len));
 }
 
 static void vpci_cfg_written(struct pci_func *f, unsigned off, unsigned size)
 {
 	struct vpci *t = f->dev;
 	uint32_t at, len;
+	const struct pci_bar *b = window(t, off, &at, &len);
 
 	msix_cfg_written(&t->msix, f, off, size);
-	if (window(t, off, &at, &len))
-		vpci_bar_write(t, at, len, pci_get(f, t->pci_cfg + CAP_EXTRA, len));
+	if (b)
+		b->ops->write(b->dev, at, len, pci_get(f, t->pci_cfg + CAP_EXTRA, len));
 }
 
 static const struct pci_ops func_ops = {vpci_cfg_written, vpci_cfg_reading, vpci_bar_mapped};
 
 /* -------------------------------------------------------------- set-up */
 
-static unsigned vpci_cap(struct vpci *t, uint8_t type, unsigned page, uint32_t length)
+static unsigned vpci_cap(struct vpci *t, uint8_t type, unsigned bar, uint32_t offset,
+			 uint32_t length)
 {
 	bool extra = type == CFG_NOTIFY || type == CFG_PCI;
 	uint8_t body[CAP_LEN + 4] = {0};
@@ -434,33 +431,59 @@ static unsigned vpci_cap(struct vpci *t, uint8_t type, unsigned page, uint32_t l
 
 	body[2] = (uint8_t)len;
 	body[3] = type;
+	body[CAP_BAR] = (uint8_t)bar;
 	at = pci_cap(&t->func, PCI_CAP_VENDOR, body, len);
-	assert(at); /* a fixed set that fits: at most 100 of 192 bytes */
-	pci_put(&t->func, at + CAP_OFFSET, 4, page * PAGE);
+	assert(at); /* a fixed set that fits: at most 120 of 192 bytes */
+	pci_put(&t->func, at + CAP_OFFSET, 4, offset);
 	pci_put(&t->func, at + CAP_LENGTH, 4, length);
 	return at;
 }
 
-/* In the order in which Linux looks for them; MSI-X before the one it never does. */
+static void vpci_notify_cap(struct vpci *t, unsigned bar, uint32_t offset)
+{
+	unsigned at = vpci_cap(t, CFG_NOTIFY, bar, offset, t->v->nqueues * DOORBELL_STRIDE);
+
+	pci_put(&t->func, at + CAP_EXTRA, 4, DOORBELL_STRIDE);
+}
+
+/*
+ * In the order in which Linux looks for them; MSI-X before the one it never
+ * does. Of several of a type a driver takes the first it can use (section 4.1.4):
+ * ports before memory.
+ */
 static int vpci_caps(struct vpci *t)
 {
 	struct pci_func *f = &t->func;
 	unsigned at;
 	int ret;
 
-	vpci_cap(t, CFG_COMMON, PAGE_COMMON, COMMON_LEN);
-	vpci_cap(t, CFG_ISR, PAGE_ISR, 4);
-	at = vpci_cap(t, CFG_NOTIFY, PAGE_NOTIFY, t->v->nqueues * NOTIFY_STRIDE);
-	pci_put(f, at + CAP_EXTRA, 4, NOTIFY_STRIDE);
+	vpci_cap(t, CFG_COMMON, BAR_MEMORY, PAGE_COMMON * PAGE, COMMON_LEN);
+	vpci_cap(t, CFG_ISR, BAR_MEMORY, PAGE_ISR * PAGE, 4);
+	if (f->bar[BAR_PORTS].size)
+		vpci_notify_cap(t, BAR_PORTS, 0);
+	vpci_notify_cap(t, BAR_MEMORY, PAGE_NOTIFY * PAGE);
 	if (t->v->config_len)
-		vpci_cap(t, CFG_DEVICE, PAGE_DEVICE, (t->v->config_len + 3) & ~3u);
-	ret = msix_cap(&t->msix, f, 0, PAGE_TABLE * PAGE, PAGE_PBA * PAGE);
-	at = vpci_cap(t, CFG_PCI, 0, 0);
+		vpci_cap(t, CFG_DEVICE, BAR_MEMORY, PAGE_DEVICE * PAGE,
+			 (t->v->config_len + 3) & ~3u);
+	ret = msix_cap(&t->msix, f, BAR_MEMORY, PAGE_TABLE * PAGE, PAGE_PBA * PAGE);
+	at = vpci_cap(t, CFG_PCI, 0, 0, 0);
 	f->wmask[at + CAP_BAR] = 0xff;
 	for (unsigned i = CAP_OFFSET; i < CAP_EXTRA + 4; i++)
 		f->wmask[at + i] = 0xff;
 	t->pci_cfg = at;
 	return ret;
+}
+
+static void vpci_bars(struct vpci *t, const struct pci_bus *pci)
+{
+	struct pci_bar memory = {.size = BAR_SIZE, .is64 = true, .ops = &bar_ops, .dev = t};
+	struct pci_bar ports = {.size = DOORBELL_STRIDE, .io = true, .ops = &ports_ops, .dev = t};
+
+	while (ports.size < t->v->nqueues * DOORBELL_STRIDE)
+		ports.size *= 2;
+	t->func.bar[BAR_MEMORY] = memory;
+	if (pci_has_io(pci))
+		t->func.bar[BAR_PORTS] = ports;
 }
 
 static uint32_t vpci_class(uint16_t id)
@@ -495,7 +518,7 @@ static int vpci_set_up(struct vpci *t, const struct vpci_env *env, struct err *e
 	f->dev = t;
 	f->loop = t->v->loop;
 	f->name = t->v->name;
-	f->bar[0] = (struct pci_bar){.size = BAR_SIZE, .is64 = true, .ops = &bar_ops, .dev = t};
+	vpci_bars(t, env->pci);
 	pci_header(f, &id);
 	ret = vpci_caps(t);
 	if (ret)
@@ -516,7 +539,8 @@ int vpci_new(struct vpci **ret, struct virtio *v, const struct vpci_env *env, st
 	if (!t)
 		return err_msg(e, -ENOMEM, "%s: out of memory", v->name);
 	t->v = v;
-	t->vm = env->vm;
+	t->memory = (struct doorbell){.v = v, .vm = env->vm};
+	t->ports = (struct doorbell){.v = v, .vm = env->vm, .pio = true};
 	code = vpci_set_up(t, env, e);
 	if (code) {
 		msix_fini(&t->msix);

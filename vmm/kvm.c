@@ -74,6 +74,8 @@ const struct kvm_cap kvm_caps[] = {
 	{KVM_CAP_IRQFD, true, "irqfd", "a newer kernel is needed"},
 	{KVM_CAP_IOEVENTFD, true, "ioeventfd", "a newer kernel is needed"},
 	{KVM_CAP_IMMEDIATE_EXIT, true, "immediate exit", "Linux 4.13 or newer is needed"},
+	{KVM_CAP_IOEVENTFD_ANY_LENGTH, false, "ioeventfd of any length",
+	 "a kick over PCI goes through user space"},
 	{KVM_CAP_MP_STATE, false, "MP state", "application processors may not start"},
 	{KVM_CAP_TSC_CONTROL, false, "TSC control", "guests run at the host's TSC frequency"},
 	{KVM_CAP_TSC_DEADLINE_TIMER, false, "TSC deadline timer", "guests use a slower timer"},
@@ -171,6 +173,7 @@ int vm_ioeventfd(struct vm *vm, const struct vm_ioeventfd *io, bool add)
 		.fd = io->fd,
 		.datamatch = io->match ? *io->match : 0,
 		.flags = (io->match ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0u) |
+			 (io->pio ? KVM_IOEVENTFD_FLAG_PIO : 0u) |
 			 (add ? 0u : KVM_IOEVENTFD_FLAG_DEASSIGN),
 	};
 

@@ -48,8 +48,9 @@ int vm_map(struct vm *vm, const struct gmem *gm, struct err *e);
 
 /* A guest's write that becomes a write to an eventfd. */
 struct vm_ioeventfd {
-	uint64_t addr;         /* MMIO */
-	unsigned len;          /* 0: any */
+	uint64_t addr;         /* MMIO, or a port */
+	bool pio;              /* it is a port */
+	unsigned len;          /* 0: any (KVM_CAP_IOEVENTFD_ANY_LENGTH, else -EINVAL) */
 	const uint64_t *match; /* NULL: any value */
 	int fd;
 };

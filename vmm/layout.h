@@ -59,6 +59,8 @@
 #define LAYOUT_PORT_ACPI 0x600     /* sleep control and reset; PM timer at 0x608 */
 #define LAYOUT_PORT_PMTIMER 0x608
 #define LAYOUT_PORT_PCI 0xcf8
+#define LAYOUT_PCI_IO_BASE 0x1000 /* I/O BARs: above every fixed port; Linux assigns none below */
+#define LAYOUT_PCI_IO_SIZE 0xe000 /* to 0xefff */
 
 /* GSIs */
 #define LAYOUT_GSI_SERIAL 4

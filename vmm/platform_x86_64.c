@@ -84,6 +84,8 @@ void platform_window(struct machine *m)
 		.size32 = LAYOUT_PCI32_SIZE,
 		.base64 = start,
 		.size64 = platform_base(m) - start,
+		.base_io = LAYOUT_PCI_IO_BASE,
+		.size_io = LAYOUT_PCI_IO_SIZE,
 	};
 }
 

@@ -2,8 +2,8 @@
 /*
  * A hostile guest at a virtio PCI function: configuration space through ECAM
  * and ports, BAR accesses wherever the BAR is, the PCI_CFG window, rings in
- * its own memory. What must hold is checked after each access: a BAR decodes
- * only inside the PCI windows and never over another region, the host bridge
+ * its own memory. What must hold is checked after each access: a BAR, of memory
+ * or ports, decodes only inside its windows and never over another region, the host bridge
  * stays what it is, and ioeventfds come and go in pairs.
  */
 #include <errno.h>
@@ -21,17 +21,18 @@
 #define WIN64 0x200000000ull
 #define WIN64_SIZE (1ull << 30)
 #define CANARY 0xc8000000ull /* another device in the PCI window */
+#define CANARY_PORT 0x2000u  /* and in that of ports */
 #define QUEUES 3
 
 /* Stands in front of libc's: KVM would refuse a second one at an address, and one that is not
  * there. */
-static uint64_t ioeventfd[QUEUES];
+static uint64_t ioeventfd[2][QUEUES]; /* of memory, of ports */
 
 int ioctl(int fd, unsigned long req, ...)
 {
 	const struct kvm_ioeventfd *a;
 	va_list ap;
-	uint64_t *at = NULL;
+	uint64_t *at = NULL, *all;
 	bool on;
 
 	(void)fd;
@@ -40,10 +41,11 @@ int ioctl(int fd, unsigned long req, ...)
 	va_end(ap);
 	CHECK(req == KVM_IOEVENTFD);
 	on = !(a->flags & KVM_IOEVENTFD_FLAG_DEASSIGN);
+	all = ioeventfd[!!(a->flags & KVM_IOEVENTFD_FLAG_PIO)];
 	for (unsigned i = 0; i < QUEUES; i++) {
-		CHECK(!on || ioeventfd[i] != a->addr);
-		if (ioeventfd[i] == (on ? 0 : a->addr))
-			at = &ioeventfd[i];
+		CHECK(!on || all[i] != a->addr);
+		if (all[i] == (on ? 0 : a->addr))
+			at = &all[i];
 	}
 	CHECK(at);
 	*at = on ? a->addr : 0;
@@ -133,18 +135,20 @@ static const struct bus_ops canary_ops = {canary_read, canary_write};
 static void guest_new(struct guest *g)
 {
 	const struct bus_region canary = {CANARY, 0x1000, &canary_ops, NULL, NULL, "canary"};
+	const struct bus_region port = {CANARY_PORT, 8, &canary_ops, NULL, NULL, "canary"};
 
 	g->vm.fd = -1;
 	g->v.config_len = 20;
 	CHECK(!bus_new(&g->pio, NULL) && !bus_new(&g->mmio, NULL) && !gmem_new(&g->gm, NULL));
 	CHECK(!loop_new(&g->loop, "fuzz", NULL));
 	CHECK(!gmem_add_fixed(g->gm, gpa(RAM_BASE), RAM_SIZE, g->ram, NULL));
-	CHECK(!bus_add(g->mmio, &canary, NULL));
+	CHECK(!bus_add(g->mmio, &canary, NULL) && !bus_add(g->pio, &port, NULL));
 	const struct pci_bus_env bus = {
 		.pio = g->pio,
 		.mmio = g->mmio,
 		.loop = g->loop,
-		.window = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE},
+		.window = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, WIN64_SIZE,
+			   LAYOUT_PCI_IO_BASE, LAYOUT_PCI_IO_SIZE},
 	};
 	CHECK(!pci_bus_new(&g->pci, &bus, NULL));
 	CHECK(!virtio_init(&g->v, &dev_ops, "fuzz", g->gm, g->loop));
@@ -158,7 +162,7 @@ static void guest_free(struct guest *g)
 {
 	vpci_free(g->t);
 	for (unsigned i = 0; i < QUEUES; i++)
-		CHECK(!ioeventfd[i]);
+		CHECK(!ioeventfd[0][i] && !ioeventfd[1][i]);
 	virtio_fini(&g->v);
 	pci_bus_free(g->pci);
 	bus_free(g->pio);
@@ -168,6 +172,18 @@ static void guest_free(struct guest *g)
 }
 
 /* ------------------------------------------------------------------ guest */
+
+static void check_ports(struct guest *g)
+{
+	const struct pci_bar *b = &vpci_func(g->t)->bar[2];
+	bool in = b->addr >= LAYOUT_PCI_IO_BASE &&
+		  b->addr + b->size <= LAYOUT_PCI_IO_BASE + LAYOUT_PCI_IO_SIZE;
+
+	CHECK(!b->mapped || (in && b->addr % b->size == 0));
+	CHECK(bus_read(g->pio, CANARY_PORT, 4) == 0x5ca1ab1e);
+	for (unsigned i = 0; i < QUEUES; i++)
+		CHECK(!ioeventfd[1][i] || (b->mapped && ioeventfd[1][i] - b->addr < b->size));
+}
 
 static void check(struct guest *g)
 {
@@ -183,8 +199,9 @@ static void check(struct guest *g)
 	CHECK((uint32_t)bus_read(g->mmio, LAYOUT_ECAM_BASE + 0x8000, 4) == 0x10421af4);
 	for (unsigned i = 0; i < QUEUES; i++) {
 		CHECK(g->v.queue[i].size <= 16);
-		CHECK(!ioeventfd[i] || (b->mapped && ioeventfd[i] - b->addr < b->size));
+		CHECK(!ioeventfd[0][i] || (b->mapped && ioeventfd[0][i] - b->addr < b->size));
 	}
+	check_ports(g);
 }
 
 static void access_at(struct bus *b, struct input *in, uint64_t addr)
@@ -198,7 +215,7 @@ static void access_at(struct bus *b, struct input *in, uint64_t addr)
 		bus_read(b, addr, size);
 }
 
-/* The PCI_CFG window, laid at any offset, then read or written. */
+/* The PCI_CFG window, laid at any offset of any BAR, then read or written. */
 static void through_window(struct guest *g, struct input *in)
 {
 	struct pci_func *f = vpci_func(g->t);
@@ -207,9 +224,23 @@ static void through_window(struct guest *g, struct input *in)
 	while (f->cfg[at] && !(f->cfg[f->cfg[at]] == 0x09 && f->cfg[f->cfg[at] + 3] == 5))
 		at = f->cfg[at] + 1u;
 	at = LAYOUT_ECAM_BASE + 0x8000 + f->cfg[at];
+	bus_write(g->mmio, at + 4, 1, take(in, 1) & 7);
 	bus_write(g->mmio, at + 8, 4, take(in, 2));
 	bus_write(g->mmio, at + 12, 4, 1u << (take(in, 1) & 3));
 	access_at(g->mmio, in, at + 16);
+}
+
+/* Writes to the ports and around them, or lays them around the other device's. */
+static void at_ports(struct guest *g, struct input *in)
+{
+	const struct pci_bar *b = &vpci_func(g->t)->bar[2];
+	uint64_t near = take(in, 1) & 0x3f;
+
+	if (near & 0x20)
+		bus_write(g->mmio, LAYOUT_ECAM_BASE + 0x8018, 4,
+			  CANARY_PORT - 32 + 2 * (near & 0x1f));
+	else
+		access_at(g->pio, in, (b->mapped ? b->addr : b->home) + near);
 }
 
 static void device_side(struct guest *g, struct input *in)
@@ -231,7 +262,7 @@ static void step(struct guest *g, struct input *in)
 	const struct pci_bar *b = &vpci_func(g->t)->bar[0];
 	uint64_t at;
 
-	switch (take(in, 1) & 7) {
+	switch (take(in, 1) % 9) {
 	case 0:
 		access_at(g->pio, in, LAYOUT_PORT_PCI + (take(in, 1) & 7));
 		break;
@@ -254,6 +285,9 @@ static void step(struct guest *g, struct input *in)
 	case 6: /* common configuration */
 		access_at(g->mmio, in, (b->mapped ? b->addr : b->home) + (take(in, 1) & 0x3f));
 		break;
+	case 7:
+		at_ports(g, in);
+		break;
 	default:
 		access_at(g->mmio, in, (b->mapped ? b->addr : b->home) + (take(in, 2) & 0x7fff));
 	}
@@ -263,7 +297,7 @@ static void step(struct guest *g, struct input *in)
 static void driver(struct guest *g, unsigned stages)
 {
 	if (stages & 1)
-		bus_write(g->mmio, LAYOUT_ECAM_BASE + 0x8004, 2, 2);
+		bus_write(g->mmio, LAYOUT_ECAM_BASE + 0x8004, 2, 3);
 	if (!(stages & 2))
 		return;
 	virtio_set_features(&g->v, 1, (uint32_t)(g->v.offered >> 32));

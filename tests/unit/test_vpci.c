@@ -24,21 +24,44 @@ static void vpci_is_a_modern_virtio_function(void **state)
 	assert_int_equal(cfg_rd(x, 0x2c, 4), 0x10421af4);
 	assert_int_equal(cfg_rd(x, 0x3d, 1), 0);
 	assert_int_equal(cfg_rd(x, 0x10, 4), BAR | 4);
-	assert_int_equal(cfg_rd(x, 4, 2) & 2, 0);
+	assert_int_equal(cfg_rd(x, 0x18, 4), PORTS | 1);
+	assert_int_equal(cfg_rd(x, 4, 2) & 3, 0);
 	cfg_wr(x, 0x10, 8, ~0ull);
 	assert_int_equal(cfg_rd(x, 0x10, 8), ~(uint64_t)(BAR_SIZE - 1) | 4);
+	cfg_wr(x, 0x18, 4, ~0u);
+	assert_int_equal(cfg_rd(x, 0x18, 4), 0xfffffff1); /* 3 queues, a dword each */
 }
 
 static void check_cap(struct fixture *x, uint8_t type, unsigned len, uint64_t off, uint64_t length)
 {
 	unsigned at = find_cap(x, 0x09, type);
 
+	if (type == 2 && cfg_rd(x, at + 4, 1) != 0) /* the one in memory is behind */
+		at = find_cap_after(x, at, 0x09, type);
 	assert_int_not_equal(at, 0);
 	assert_int_equal(cfg_rd(x, at + 2, 1), len);
 	assert_int_equal(cfg_rd(x, at + 4, 4), 0); /* bar, id, padding */
 	assert_int_equal(cfg_rd(x, at + 8, 4), off);
 	assert_int_equal(cfg_rd(x, at + 12, 4), length);
 	assert_true(off + length <= BAR_SIZE);
+	if (type == 2)
+		assert_int_equal(cfg_rd(x, at + 16, 4), 4);
+}
+
+/* The first of its type, for that is the one a driver takes. */
+static void check_ports_cap(struct fixture *x, uint64_t length)
+{
+	unsigned at = find_cap(x, 0x09, 2);
+
+	assert_int_not_equal(at, 0);
+	assert_int_equal(cfg_rd(x, at + 2, 1), 20);
+	assert_int_equal(cfg_rd(x, at + 4, 4), 2); /* bar, id, padding */
+	assert_int_equal(cfg_rd(x, at + 8, 4), 0);
+	assert_int_equal(cfg_rd(x, at + 12, 4), length);
+	assert_int_equal(cfg_rd(x, at + 16, 4), 4);
+	at = find_cap_after(x, at, 0x09, 2);
+	assert_int_equal(cfg_rd(x, at + 4, 1), 0);
+	assert_int_equal(find_cap_after(x, at, 0x09, 2), 0);
 }
 
 static void vpci_capabilities_describe_the_bar(void **state)
@@ -50,7 +73,7 @@ static void vpci_capabilities_describe_the_bar(void **state)
 	check_cap(x, 3, 16, ISR, 4);
 	check_cap(x, 4, 16, DEVICE, 12); /* 10 bytes of configuration, in dwords */
 	check_cap(x, 5, 20, 0, 0);
-	assert_int_equal(cfg_rd(x, find_cap(x, 0x09, 2) + 16, 4), 4);
+	check_ports_cap(x, 12);
 	unsigned msix = find_cap(x, 0x11, 0);
 
 	assert_int_equal(cfg_rd(x, msix + 2, 2), 3); /* 3 queues and the configuration */
@@ -63,6 +86,10 @@ static void vpci_with_33_queues_has_room_for_all(void **state)
 	struct fixture *x = *state;
 
 	check_cap(x, 2, 20, NOTIFY, 33 * 4);
+	check_ports_cap(x, 33 * 4);
+	cfg_wr(x, 0x18, 4, ~0u);
+	assert_int_equal(cfg_rd(x, 0x18, 4), 0xffffff01); /* all that an I/O BAR may have */
+	cfg_wr(x, 0x18, 4, PORTS);
 	assert_int_equal(cfg_rd(x, find_cap(x, 0x11, 0) + 2, 2), 33);
 	assert_true(negotiate(x, 0));
 	assert_int_equal(rd(x, 0x12, 2), 33);
@@ -81,6 +108,39 @@ static void vpci_with_33_queues_has_room_for_all(void **state)
 		wr(x, NOTIFY + i, 2, 0);
 	assert_int_equal(x->kicks[32], 1);
 	assert_int_equal(x->kicks[0], 0);
+	enable_all(x);
+	out(x, PORTS + 32 * 4, 2, 32);
+	assert_int_equal(x->kicks[32], 2);
+	for (unsigned i = 33 * 4; i < 0x100; i += 4)
+		out(x, PORTS + i, 2, 0);
+	assert_int_equal(x->kicks[32], 2);
+}
+
+static void vpci_with_one_queue_has_four_ports(void **state)
+{
+	struct fixture *x = *state;
+
+	check_ports_cap(x, 4);
+	cfg_wr(x, 0x18, 4, ~0u);
+	assert_int_equal(cfg_rd(x, 0x18, 4), 0xfffffffd);
+}
+
+static void vpci_without_ports_kicks_by_memory_alone(void **state)
+{
+	struct fixture *x = *state;
+
+	vpci_free(x->t);
+	pci_bus_free(x->pci);
+	assert_int_equal(pci_bus(x, NULL), 0);
+	assert_int_equal(plug(x), 0);
+	check_cap(x, 2, 20, NOTIFY, 12);
+	assert_int_equal(find_cap_after(x, find_cap(x, 0x09, 2), 0x09, 2), 0);
+	assert_int_equal(cfg_rd(x, 0x18, 4), 0);
+	go_live(x);
+	enable_all(x);
+	assert_int_equal(cfg_rd(x, 4, 2), 6);
+	assert_int_equal(kvm_count(true), 0);
+	assert_int_equal(kvm_count(false), 2);
 }
 
 static void vpci_without_configuration_has_no_such_capability(void **state)
@@ -397,6 +457,9 @@ int main(void)
 		T(vpci_capabilities_describe_the_bar),
 		cmocka_unit_test_setup_teardown(vpci_with_33_queues_has_room_for_all, setup_33,
 						teardown),
+		cmocka_unit_test_setup_teardown(vpci_with_one_queue_has_four_ports, setup_bare,
+						teardown),
+		T(vpci_without_ports_kicks_by_memory_alone),
 		cmocka_unit_test_setup_teardown(vpci_without_configuration_has_no_such_capability,
 						setup_bare, teardown),
 		T(features_come_in_halves_and_nothing_else),

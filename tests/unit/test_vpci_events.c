@@ -21,6 +21,29 @@ static void notify_page_kicks_the_queue_of_its_address(void **state)
 	assert_int_equal(rd(x, NOTIFY, 4), 0);
 }
 
+static void ports_kick_the_queue_of_their_address(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	out(x, PORTS, 2, 0); /* not before the I/O bit */
+	assert_int_equal(x->kicks[0], 0);
+	enable_all(x);
+	out(x, PORTS + 4, 2, 0);
+	assert_int_equal(x->kicks[1], 1);
+	out(x, PORTS, 4, 77);
+	out(x, PORTS, 1, 0);
+	assert_int_equal(x->kicks[0], 2);
+	out(x, PORTS + 8, 2, 2); /* not enabled */
+	out(x, PORTS + 2, 2, 0); /* no queue's */
+	out(x, PORTS + 3, 1, 0);
+	out(x, PORTS + 12, 2, 3);
+	out(x, PORTS + 14, 4, 0); /* across the end */
+	assert_int_equal(x->kicks[0] + x->kicks[1] + x->kicks[2], 3);
+	assert_int_equal(bus_read(x->pio, PORTS, 4), 0);
+	assert_int_equal(bus_read(x->pio, PORTS + 16, 4), ~0ull);
+}
+
 static void kicks_before_driver_ok_are_nothing(void **state)
 {
 	struct fixture *x = *state;
@@ -29,6 +52,8 @@ static void kicks_before_driver_ok_are_nothing(void **state)
 	ring_registers(x, 0, &x->ring[0]);
 	wr(x, 0x1c, 2, 1);
 	wr(x, NOTIFY, 2, 0);
+	enable_all(x);
+	out(x, PORTS, 2, 0);
 	assert_int_equal(x->kicks[0], 0);
 }
 
@@ -46,6 +71,69 @@ static void ioeventfds_are_those_of_enabled_queues(void **state)
 	assert_int_equal(kvm.on[0].len, 0);
 	assert_int_equal(kvm.on[0].flags, 0);
 	assert_int_equal(kvm.on[0].fd, x->v.queue[0].kick_fd);
+}
+
+static void ioeventfds_are_in_both_bars(void **state)
+{
+	struct fixture *x = *state;
+
+	enable_memory(x);
+	ring_registers(x, 1, &x->ring[1]);
+	wr(x, 0x1c, 2, 1);
+	assert_int_equal(kvm_count(true), 0);
+	enable_all(x);
+	assert_int_equal(kvm.n, 2);
+	assert_int_equal(kvm_count(false), 1);
+	assert_int_equal(kvm.on[1].addr, PORTS + 4);
+	assert_int_equal(kvm.on[1].len, 0);
+	assert_int_equal(kvm.on[1].flags, KVM_IOEVENTFD_FLAG_PIO);
+	assert_int_equal(kvm.on[1].fd, x->v.queue[1].kick_fd);
+	cfg_wr(x, 4, 2, 1);
+	assert_int_equal(kvm_count(false), 0);
+	assert_int_equal(kvm_count(true), 1);
+	enable_memory(x);
+	assert_int_equal(kvm_count(false), 1);
+	assert_int_equal(kvm_count(true), 0);
+	assert_int_equal(kvm.n, 1);
+}
+
+static void ioeventfds_of_ports_come_and_go_with_queues(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	enable_all(x);
+	assert_int_equal(kvm_count(true), 2);
+	wr(x, 0x16, 2, 1);
+	wr(x, 0x3a, 2, 1); /* queue 1 is reset */
+	assert_int_equal(kvm_count(true), 1);
+	assert_int_equal(kvm_count(false), 1);
+	wr(x, 0x14, 1, 0);
+	assert_int_equal(kvm.n, 0);
+	go_live(x);
+	enable_all(x);
+	assert_int_equal(kvm_count(true), 2);
+	vpci_free(x->t);
+	assert_int_equal(kvm.n, 0);
+	assert_int_equal(bus_read(x->pio, PORTS, 4), ~0ull);
+	assert_int_equal(plug(x), 0);
+}
+
+static void ioeventfds_of_ports_move_with_their_bar(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	enable_all(x);
+	cfg_wr(x, 0x18, 4, 0xe000);
+	assert_int_equal(kvm_count(true), 2);
+	for (unsigned i = 0; i < kvm.n; i++)
+		assert_int_equal(kvm.on[i].addr & ~4ull, kvm.on[i].flags ? 0xe000 : BAR + NOTIFY);
+	out(x, 0xe004, 2, 1);
+	assert_int_equal(x->kicks[1], 1);
+	cfg_wr(x, 0x18, 4, LAYOUT_PORT_PCI & ~15u); /* decodes nowhere */
+	assert_int_equal(kvm_count(true), 0);
+	assert_int_equal(kvm_count(false), 2);
 }
 
 static void ioeventfds_move_with_the_bar(void **state)
@@ -75,6 +163,9 @@ static void ioeventfd_that_kvm_refuses_leaves_the_bus(void **state)
 	go_live(x);
 	wr(x, NOTIFY, 2, 0);
 	assert_int_equal(x->kicks[0], 1);
+	enable_all(x);
+	out(x, PORTS, 2, 0);
+	assert_int_equal(x->kicks[0], 2);
 	wr(x, 0x14, 1, 0);
 	kvm.fail = false;
 	assert_int_equal(kvm.removed, 0);
@@ -207,6 +298,22 @@ static void pci_cfg_kicks(void **state)
 	assert_int_equal(x->kicks[1], 1);
 }
 
+static void pci_cfg_reaches_the_ports_without_decoding(void **state)
+{
+	struct fixture *x = *state;
+	unsigned data;
+
+	go_live(x);
+	assert_false(vpci_func(x->t)->bar[2].mapped);
+	data = pci_cfg_window(x, 2, 4, 2);
+	cfg_wr(x, data, 2, 1);
+	assert_int_equal(x->kicks[1], 1);
+	assert_int_equal(cfg_rd(x, data, 2), 0);
+	pci_cfg_window(x, 2, 6, 2); /* between two queues' */
+	cfg_wr(x, data, 2, 1);
+	assert_int_equal(x->kicks[0] + x->kicks[1] + x->kicks[2], 1);
+}
+
 static void pci_cfg_reads_once_for_an_access_to_its_first_byte(void **state)
 {
 	struct fixture *x = *state;
@@ -225,23 +332,14 @@ static void pci_cfg_bad_windows_are_nothing(void **state)
 	static const struct {
 		uint32_t bar, off, len;
 	} bad[] = {
-		{1, 0x14, 1},
-		{255, 0x14, 1},
-		{0, 0x14, 0},
-		{0, 0x14, 3},
-		{0, 0x14, 5},
-		{0, 0x14, 8},
-		{0, 0x14, 257},
-		{0, 0x14, 0x80000001},
-		{0, BAR_SIZE, 4},
-		{0, ~0u, 1},
-		{0, ~0u - 1, 2},
-		{0, ~0u - 3, 4},
-		{0, 0x8000014, 1},
-		{0, BAR_SIZE + 0x14, 1},
-		{0, 1, 4},
-		{0, 2, 4},
-		{0, BAR_SIZE - 2, 4},
+		{1, 0x14, 1},     {2, 0x10, 1},      {2, 0x10, 4},
+		{2, 2, 4},        {2, 0, 8},         {2, ~0u - 3, 4},
+		{3, 0, 4},        {6, 0, 4},         {255, 0x14, 1},
+		{0, 0x14, 0},     {0, 0x14, 3},      {0, 0x14, 5},
+		{0, 0x14, 8},     {0, 0x14, 257},    {0, 0x14, 0x80000001},
+		{0, BAR_SIZE, 4}, {0, ~0u, 1},       {0, ~0u - 1, 2},
+		{0, ~0u - 3, 4},  {0, 0x8000014, 1}, {0, BAR_SIZE + 0x14, 1},
+		{0, 1, 4},        {0, 2, 4},         {0, BAR_SIZE - 2, 4},
 		{0, 1, 2},
 	};
 	struct fixture *x = *state;
@@ -261,8 +359,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(notify_page_kicks_the_queue_of_its_address),
+		T(ports_kick_the_queue_of_their_address),
 		T(kicks_before_driver_ok_are_nothing),
 		T(ioeventfds_are_those_of_enabled_queues),
+		T(ioeventfds_are_in_both_bars),
+		T(ioeventfds_of_ports_come_and_go_with_queues),
+		T(ioeventfds_of_ports_move_with_their_bar),
 		T(ioeventfds_move_with_the_bar),
 		T(ioeventfd_that_kvm_refuses_leaves_the_bus),
 		T(queue_interrupt_goes_to_its_vector),
@@ -272,6 +374,7 @@ int main(void)
 		T(generation_and_interrupt_tell_of_a_change),
 		T(pci_cfg_reaches_the_bar_without_decoding),
 		T(pci_cfg_kicks),
+		T(pci_cfg_reaches_the_ports_without_decoding),
 		T(pci_cfg_reads_once_for_an_access_to_its_first_byte),
 		T(pci_cfg_bad_windows_are_nothing),
 	};

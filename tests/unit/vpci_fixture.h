@@ -21,6 +21,7 @@
 #include "vmm/layout.h"
 
 #define BAR 0xc0000000ull /* where pci_add puts the first one */
+#define PORTS LAYOUT_PCI_IO_BASE
 #define WIN64 0x200000000ull
 #define NO_VECTOR 0xffff
 
@@ -52,7 +53,8 @@ static inline int kvm_ioeventfd(const struct kvm_ioeventfd *a)
 		return 0;
 	}
 	for (unsigned i = 0; i < kvm.n; i++)
-		if (kvm.on[i].addr == a->addr && kvm.on[i].fd == a->fd) {
+		if (kvm.on[i].addr == a->addr && kvm.on[i].fd == a->fd &&
+		    kvm.on[i].flags == (a->flags & ~KVM_IOEVENTFD_FLAG_DEASSIGN)) {
 			kvm.on[i] = kvm.on[--kvm.n];
 			kvm.removed++;
 			return 0;
@@ -72,6 +74,16 @@ int ioctl(int fd, unsigned long req, ...)
 		r = kvm_ioeventfd(va_arg(ap, const struct kvm_ioeventfd *));
 	va_end(ap);
 	return r;
+}
+
+/* How many of them are ports, or are not. */
+static inline unsigned kvm_count(bool pio)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < kvm.n; i++)
+		n += !!(kvm.on[i].flags & KVM_IOEVENTFD_FLAG_PIO) == pio;
+	return n;
 }
 
 struct fixture {
@@ -147,6 +159,19 @@ static inline int plug(struct fixture *x)
 	return vpci_new(&x->t, &x->v, &env, NULL);
 }
 
+static inline int pci_bus(struct fixture *x, struct bus *pio)
+{
+	const struct pci_bus_env bus = {
+		.pio = pio,
+		.mmio = x->mmio,
+		.loop = x->loop,
+		.window = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, 1 << 30, LAYOUT_PCI_IO_BASE,
+			   LAYOUT_PCI_IO_SIZE},
+	};
+
+	return pci_bus_new(&x->pci, &bus, NULL);
+}
+
 static inline int setup_queues(void **state, unsigned queues, unsigned config_len)
 {
 	static struct fixture x;
@@ -163,13 +188,7 @@ static inline int setup_queues(void **state, unsigned queues, unsigned config_le
 	if (bus_new(&x.pio, NULL) || bus_new(&x.mmio, NULL) || loop_new(&x.loop, "test", NULL) ||
 	    virtio_init(&x.v, &toy_ops, "toy", x.ram.gm, x.loop))
 		return -1;
-	const struct pci_bus_env bus = {
-		.pio = x.pio,
-		.mmio = x.mmio,
-		.loop = x.loop,
-		.window = {LAYOUT_PCI32_BASE, LAYOUT_PCI32_SIZE, WIN64, 1 << 30},
-	};
-	if (pci_bus_new(&x.pci, &bus, NULL))
+	if (pci_bus(&x, x.pio))
 		return -1;
 	for (unsigned i = 0; i < queues; i++)
 		if (virtio_add_queue(&x.v, 64))
@@ -221,19 +240,35 @@ static inline void wr(struct fixture *x, unsigned off, unsigned size, uint64_t v
 	bus_write(x->mmio, BAR + off, size, v);
 }
 
+static inline void out(struct fixture *x, unsigned port, unsigned size, uint32_t v)
+{
+	bus_write(x->pio, port, size, v);
+}
+
 static inline void enable_memory(struct fixture *x)
 {
 	cfg_wr(x, 4, 2, 6);
 }
 
-static inline unsigned find_cap(struct fixture *x, uint8_t id, uint8_t type)
+static inline void enable_all(struct fixture *x)
 {
-	unsigned at = (unsigned)cfg_rd(x, 0x34, 1);
+	cfg_wr(x, 4, 2, 7);
+}
+
+/* Behind the one at @from; 0: the first. */
+static inline unsigned find_cap_after(struct fixture *x, unsigned from, uint8_t id, uint8_t type)
+{
+	unsigned at = (unsigned)cfg_rd(x, from ? from + 1 : 0x34, 1);
 
 	for (unsigned n = 0; at && n < 48; n++, at = (unsigned)cfg_rd(x, at + 1, 1))
 		if (cfg_rd(x, at, 1) == id && (id != 0x09 || cfg_rd(x, at + 3, 1) == type))
 			return at;
 	return 0;
+}
+
+static inline unsigned find_cap(struct fixture *x, uint8_t id, uint8_t type)
+{
+	return find_cap_after(x, 0, id, type);
 }
 
 static inline void msix_control(struct fixture *x, unsigned val)

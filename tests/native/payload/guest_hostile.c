@@ -444,6 +444,30 @@ TEST(pci_bar_far_away_does_not_decode)
 	CHECK_SURVIVED();
 }
 
+/* Nothing of the device may show there, nor take another's ports from it. */
+TEST(pci_ports_over_others_or_far_away_do_not_decode)
+{
+	const uint32_t bad[] = {LAYOUT_PORT_PCI,
+				LAYOUT_PCI_IO_BASE - 16,
+				0xfff0,
+				0x11800,
+				disk.ports,
+				rng.ports,
+				~0u};
+	uint32_t home = victim.ports;
+
+	CHECK(start());
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		uint32_t before = inl((uint16_t)bad[i]);
+
+		dev_ports(&victim, bad[i]);
+		CHECK_EQ(inl((uint16_t)bad[i]), before);
+		CHECK(others_work());
+		dev_ports(&victim, home);
+		CHECK_SURVIVED();
+	}
+}
+
 /* ---------------------------------------------------------------- walks */
 
 #define WALK 3000 /* steps of each */
@@ -564,6 +588,7 @@ void guest_main(void)
 		T(pci_msix_table_out_of_range_is_nothing),
 		T(pci_bar_over_memory_or_devices_does_not_decode),
 		T(pci_bar_far_away_does_not_decode),
+		T(pci_ports_over_others_or_far_away_do_not_decode),
 		T(pci_walk_over_configuration_space),
 	};
 

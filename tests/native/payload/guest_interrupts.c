@@ -44,6 +44,9 @@ TEST(pci_capabilities_lie_in_the_bar)
 	CHECK(start(0));
 	CHECK_EQ(rng.common & 0xfff, 0);
 	CHECK(rng.multiplier >= 2);
+	CHECK(rng.ports_multiplier >= 2);
+	CHECK(rng.ports >= LAYOUT_PCI_IO_BASE);
+	CHECK(rng.ports < LAYOUT_PCI_IO_BASE + LAYOUT_PCI_IO_SIZE);
 	CHECK_EQ(r16(rng.common + C_NUM_QUEUES), 1);
 	dev_select(&rng, 0);
 	CHECK_EQ(r16(rng.common + C_QUEUE_NOTIFY), 0);
@@ -195,15 +198,33 @@ TEST(pci_needs_reset_interrupts)
 	CHECK_EQ(r8(rng.isr) & 2, 2);
 }
 
-static bool kicked_by(unsigned size)
+static void offer(void)
 {
 	const struct buf b = WRITTEN_BY_DEVICE(buf, 8);
-	uint32_t id, len;
 
 	ring_chain(ring.desc, 0, &b, 1);
 	ring_publish(&ring, 0);
-	mmio_write(rng.notify, size, 0);
+}
+
+static bool served(void)
+{
+	uint32_t id, len;
+
 	return ring_wait(&ring, &id, &len) && len == 8;
+}
+
+static bool kicked_by(unsigned size)
+{
+	offer();
+	mmio_write(rng.notify, size, 0);
+	return served();
+}
+
+static bool kicked_by_port(unsigned size)
+{
+	offer();
+	pio_write(rng.ports, size, 0);
+	return served();
 }
 
 TEST(pci_kick_of_any_width)
@@ -212,6 +233,16 @@ TEST(pci_kick_of_any_width)
 	CHECK(kicked_by(2));
 	CHECK(kicked_by(4));
 	CHECK(kicked_by(1));
+}
+
+TEST(pci_kick_by_port_of_any_width)
+{
+	CHECK(start(0));
+	CHECK(kicked_by_port(2));
+	CHECK(kicked_by_port(4));
+	CHECK(kicked_by_port(1));
+	CHECK(kicked_by(2)); /* and the other way still */
+	CHECK_EQ(inl(rng.ports), 0);
 }
 
 static void cfg_window(uint32_t off, uint32_t len)
@@ -237,16 +268,18 @@ TEST(pci_cfg_window_reads_registers)
 
 TEST(pci_cfg_window_kicks)
 {
-	const struct buf b = WRITTEN_BY_DEVICE(buf, 8);
-	uint32_t id, len;
+	uint64_t cap = pci_ecam(rng.slot) + rng.pci_cfg;
 
 	CHECK(start(0));
-	ring_chain(ring.desc, 0, &b, 1);
-	ring_publish(&ring, 0);
+	offer();
 	cfg_window((uint32_t)(rng.notify - rng.bar), 2);
-	w16(pci_ecam(rng.slot) + rng.pci_cfg + 16, 0);
-	CHECK(ring_wait(&ring, &id, &len));
-	CHECK_EQ(len, 8);
+	w16(cap + 16, 0);
+	CHECK(served());
+	offer();
+	cfg_window(0, 2);
+	w8(cap + 4, 2); /* the ports */
+	w16(cap + 16, 0);
+	CHECK(served());
 }
 
 TEST(pci_cfg_window_outside_the_bar_is_nothing)
@@ -275,10 +308,25 @@ TEST(pci_bar_moves_and_kicks_follow)
 	home = rng.bar;
 	dev_bar(&rng, away);
 	CHECK_EQ(r32(home), UINT32_MAX);
-	CHECK(request());
+	CHECK(kicked_by(2));
 	dev_bar(&rng, home);
 	CHECK_EQ(r32(away), UINT32_MAX);
-	CHECK(request());
+	CHECK(kicked_by(2));
+}
+
+TEST(pci_ports_move_and_kicks_follow)
+{
+	uint16_t home, away = LAYOUT_PCI_IO_BASE + 0xd000;
+
+	CHECK(start(0));
+	home = rng.ports;
+	dev_ports(&rng, away);
+	CHECK_EQ(rng.ports, away);
+	CHECK_EQ(inl(home), UINT32_MAX);
+	CHECK(kicked_by_port(2));
+	dev_ports(&rng, home);
+	CHECK_EQ(inl(away), UINT32_MAX);
+	CHECK(kicked_by_port(2));
 }
 
 TEST(pci_memory_bit_turns_decoding_off)
@@ -287,8 +335,23 @@ TEST(pci_memory_bit_turns_decoding_off)
 	w16(pci_ecam(rng.slot) + PCI_COMMAND, 0);
 	CHECK_EQ(r32(rng.common), UINT32_MAX);
 	w16(rng.notify, 0);
-	w16(pci_ecam(rng.slot) + PCI_COMMAND, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
+	w16(pci_ecam(rng.slot) + PCI_COMMAND, PCI_COMMAND_ON);
 	CHECK(request());
+}
+
+TEST(pci_io_bit_turns_ports_off)
+{
+	CHECK(start(0));
+	w16(pci_ecam(rng.slot) + PCI_COMMAND, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
+	CHECK_EQ(inl(rng.ports), UINT32_MAX);
+	offer();
+	outw(rng.ports, 0); /* reaches nobody: the next kick alone is served */
+	CHECK(dev_status(&rng) & S_DRIVER_OK);
+	CHECK_EQ(ring.used.idx, ring.seen);
+	w16(rng.notify, 0);
+	CHECK(served());
+	w16(pci_ecam(rng.slot) + PCI_COMMAND, PCI_COMMAND_ON);
+	CHECK(kicked_by_port(2));
 }
 
 TEST(pci_bar_tells_its_size)
@@ -304,6 +367,20 @@ TEST(pci_bar_tells_its_size)
 	w32(at, low);
 	w32(at + 4, high);
 	CHECK_EQ(r32(at), low);
+}
+
+TEST(pci_ports_tell_their_size)
+{
+	uint64_t at = pci_ecam(rng.slot) + PCI_BAR2;
+	uint32_t low = r32(at);
+
+	CHECK_EQ(low & 3, 1); /* I/O */
+	w32(at, UINT32_MAX);
+	CHECK_EQ(r32(at), 0xfffffffd); /* one queue */
+	w32(at, low);
+	CHECK_EQ(r32(at), low);
+	CHECK(start(0));
+	CHECK(kicked_by_port(2));
 }
 
 /* ---------------------------------------------------------------- MMIO */
@@ -390,39 +467,41 @@ TEST(mmio_absent_device_reads_as_ones)
 	CHECK_EQ(r32(LAYOUT_VMMIO_BASE + 3 * LAYOUT_VMMIO_STRIDE), UINT32_MAX);
 }
 
+static const struct test pci[] = {
+	T(pci_capabilities_lie_in_the_bar),
+	T(pci_interrupt_arrives),
+	T(pci_masked_vector_waits_in_the_pending_bit),
+	T(pci_function_mask_holds_all_back),
+	T(pci_pending_interrupt_takes_the_new_vector),
+	T(pci_reset_forgets_what_is_pending),
+	T(pci_vector_out_of_range_reads_back_none),
+	T(pci_interrupt_moves_with_its_entry),
+	T(pci_driver_without_interest_gets_no_interrupt),
+	T(pci_event_idx_says_when_to_interrupt),
+	T(pci_isr_tells_without_msix),
+	T(pci_needs_reset_interrupts),
+	T(pci_kick_of_any_width),
+	T(pci_kick_by_port_of_any_width),
+	T(pci_cfg_window_reads_registers),
+	T(pci_cfg_window_kicks),
+	T(pci_cfg_window_outside_the_bar_is_nothing),
+	T(pci_bar_moves_and_kicks_follow),
+	T(pci_ports_move_and_kicks_follow),
+	T(pci_memory_bit_turns_decoding_off),
+	T(pci_io_bit_turns_ports_off),
+	T(pci_bar_tells_its_size),
+	T(pci_ports_tell_their_size),
+};
+
+static const struct test mmio[] = {
+	T(mmio_interrupt_arrives_on_the_line),   T(mmio_status_is_acknowledged),
+	T(mmio_unacknowledged_line_rises_again), T(mmio_driver_without_interest_gets_no_interrupt),
+	T(mmio_needs_reset_interrupts),          T(mmio_narrow_accesses_are_nothing),
+	T(mmio_absent_device_reads_as_ones),
+};
+
 void guest_main(void)
 {
-	static const struct test pci[] = {
-		T(pci_capabilities_lie_in_the_bar),
-		T(pci_interrupt_arrives),
-		T(pci_masked_vector_waits_in_the_pending_bit),
-		T(pci_function_mask_holds_all_back),
-		T(pci_pending_interrupt_takes_the_new_vector),
-		T(pci_reset_forgets_what_is_pending),
-		T(pci_vector_out_of_range_reads_back_none),
-		T(pci_interrupt_moves_with_its_entry),
-		T(pci_driver_without_interest_gets_no_interrupt),
-		T(pci_event_idx_says_when_to_interrupt),
-		T(pci_isr_tells_without_msix),
-		T(pci_needs_reset_interrupts),
-		T(pci_kick_of_any_width),
-		T(pci_cfg_window_reads_registers),
-		T(pci_cfg_window_kicks),
-		T(pci_cfg_window_outside_the_bar_is_nothing),
-		T(pci_bar_moves_and_kicks_follow),
-		T(pci_memory_bit_turns_decoding_off),
-		T(pci_bar_tells_its_size),
-	};
-	static const struct test mmio[] = {
-		T(mmio_interrupt_arrives_on_the_line),
-		T(mmio_status_is_acknowledged),
-		T(mmio_unacknowledged_line_rises_again),
-		T(mmio_driver_without_interest_gets_no_interrupt),
-		T(mmio_needs_reset_interrupts),
-		T(mmio_narrow_accesses_are_nothing),
-		T(mmio_absent_device_reads_as_ones),
-	};
-
 	apic_enable();
 	if (on_pci())
 		run_tests(pci, sizeof(pci) / sizeof(pci[0]));

@@ -57,6 +57,8 @@ static void platform(uint32_t i)
 static void disturb(const struct dev *d, uint32_t i)
 {
 	dev_kick(d, 0);
+	if (d->pci)
+		w16(d->notify, 0);
 	dev_select(d, (uint16_t)(i & 1));
 	w8(d->config + 32, (uint8_t)(i & 1)); /* a disk's cache */
 	if (i % 16 == 0)
@@ -67,7 +69,7 @@ static void disturb(const struct dev *d, uint32_t i)
 	msix_mask(d, 1, i & 1);
 	if (i % 8 == 0) {
 		w16(pci_ecam(d->slot) + PCI_COMMAND, 0);
-		w16(pci_ecam(d->slot) + PCI_COMMAND, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
+		w16(pci_ecam(d->slot) + PCI_COMMAND, PCI_COMMAND_ON);
 	}
 }
 

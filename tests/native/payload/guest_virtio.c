@@ -275,16 +275,25 @@ TEST(reset_in_mid_flight)
 	CHECK(disk_holds(buf, 0, 1));
 }
 
+/* By memory on PCI too: of ports KVM counts what it handles itself as well. */
+static void kick_by_memory(uint16_t q)
+{
+	if (rng.pci)
+		w16(rng.notify + q * rng.multiplier, q);
+	else
+		dev_kick(&rng, q);
+}
+
 /* Between the marks the host counts exits: kicks through an ioeventfd are none. */
 TEST(kicks_do_not_leave_kvm)
 {
 	CHECK(dev_start(&rng, &rng_ring, 0));
 	outb(LAYOUT_PORT_MARK, MARK_INIT_STARTED);
 	for (unsigned i = 0; i < 200; i++)
-		dev_kick(&rng, 0);
+		kick_by_memory(0);
 	outb(LAYOUT_PORT_MARK, MARK_ROOT_MOUNTED);
 	for (unsigned i = 0; i < 200; i++)
-		dev_kick(&rng, 1); /* no such queue: nothing watches there */
+		kick_by_memory(1); /* no such queue: nothing watches there */
 	outb(LAYOUT_PORT_MARK, MARK_ROOT_INIT);
 }
 

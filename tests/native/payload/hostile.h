@@ -78,7 +78,7 @@ static inline void walk(uint64_t base, uint32_t span)
 		mmio_write(base + off, size, (uint64_t)random32() << 32 | random32() >> (r >> 27));
 }
 
-/* The victim's command register and BAR come back, for a walk may have changed them. */
+/* The victim's command register and BARs come back, for a walk may have changed them. */
 static inline void revive(uint64_t home)
 {
 	uint64_t cfg = pci_ecam(victim.slot);
@@ -87,7 +87,8 @@ static inline void revive(uint64_t home)
 		return;
 	w32(cfg + PCI_BAR0, (uint32_t)home);
 	w32(cfg + PCI_BAR0 + 4, (uint32_t)(home >> 32));
-	w16(cfg + PCI_COMMAND, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
+	w32(cfg + PCI_BAR2, victim.ports);
+	w16(cfg + PCI_COMMAND, PCI_COMMAND_ON);
 	w16(cfg + victim.msix + 2, 0);
 }
 

@@ -6,9 +6,12 @@
 #include "tests/native/payload/guest.h"
 
 #define PCI_COMMAND 0x04
+#define PCI_COMMAND_IO 1
 #define PCI_COMMAND_MEM 2
 #define PCI_COMMAND_MASTER 4
+#define PCI_COMMAND_ON 7 /* all three */
 #define PCI_BAR0 0x10
+#define PCI_BAR2 0x18
 #define PCI_CAPS 0x34
 
 static inline uint64_t pci_ecam(unsigned slot)

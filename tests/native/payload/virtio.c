@@ -16,6 +16,20 @@ bool on_pci(void)
 	return r32(pci_ecam(0)) != UINT32_MAX;
 }
 
+/* There are two: in the ports of BAR 2 and in the memory of BAR 0. */
+static void take_notify(struct dev *d, unsigned at)
+{
+	uint64_t ecam = pci_ecam(d->slot), cfg = ecam + at;
+
+	if (r8(cfg + 4) == 2) {
+		d->ports = (uint16_t)((r32(ecam + PCI_BAR2) & ~3u) + r32(cfg + 8));
+		d->ports_multiplier = r32(cfg + 16);
+	} else {
+		d->notify = d->bar + r32(cfg + 8);
+		d->multiplier = r32(cfg + 16);
+	}
+}
+
 static void take_cap(struct dev *d, unsigned at)
 {
 	uint64_t cfg = pci_ecam(d->slot) + at;
@@ -26,8 +40,7 @@ static void take_cap(struct dev *d, unsigned at)
 		d->common = where;
 		break;
 	case CFG_NOTIFY:
-		d->notify = where;
-		d->multiplier = r32(cfg + 16);
+		take_notify(d, at);
 		break;
 	case CFG_ISR:
 		d->isr = where;
@@ -69,6 +82,12 @@ void dev_bar(struct dev *d, uint64_t addr)
 	take_caps(d);
 }
 
+void dev_ports(struct dev *d, uint32_t addr)
+{
+	w32(pci_ecam(d->slot) + PCI_BAR2, addr);
+	take_caps(d);
+}
+
 static bool find_pci(struct dev *d, unsigned id, unsigned nth)
 {
 	for (unsigned slot = 1; slot < 32; slot++) {
@@ -78,9 +97,9 @@ static bool find_pci(struct dev *d, unsigned id, unsigned nth)
 			continue;
 		d->slot = slot;
 		d->bar = (r32(ecam + PCI_BAR0) & ~0xfu) | (uint64_t)r32(ecam + PCI_BAR0 + 4) << 32;
-		w16(ecam + PCI_COMMAND, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
+		w16(ecam + PCI_COMMAND, PCI_COMMAND_ON);
 		take_caps(d);
-		return d->common && d->notify && d->isr && d->msix && d->pci_cfg;
+		return d->common && d->notify && d->ports && d->isr && d->msix && d->pci_cfg;
 	}
 	return false;
 }
@@ -229,7 +248,7 @@ void dev_kick(const struct dev *d, uint16_t q)
 		return;
 	}
 	/* Every queue's offset is its number here; the tests of the capabilities check it. */
-	w16(d->notify + q * d->multiplier, q);
+	outw((uint16_t)(d->ports + q * d->ports_multiplier), q);
 }
 
 void dev_queue(struct dev *d, struct ring *r, uint16_t q)

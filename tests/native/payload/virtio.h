@@ -99,6 +99,8 @@ struct dev {
 	uint64_t bar;                         /* PCI: BAR 0 */
 	uint64_t common, notify, isr, config; /* PCI, from the capabilities; config on both */
 	uint32_t multiplier;
+	uint16_t ports; /* PCI: BAR 2, another place for kicks */
+	uint32_t ports_multiplier;
 	unsigned msix, pci_cfg; /* PCI: offsets of the capabilities */
 	uint64_t table, pba;
 	uint64_t regs; /* MMIO */
@@ -109,7 +111,8 @@ struct dev {
 /* The @nth device of that kind, not touched further; false: it is not there. */
 bool dev_find(struct dev *d, unsigned id, unsigned nth);
 bool on_pci(void);
-void dev_bar(struct dev *d, uint64_t addr); /* moves BAR 0 */
+void dev_bar(struct dev *d, uint64_t addr);   /* moves BAR 0 */
+void dev_ports(struct dev *d, uint32_t addr); /* moves BAR 2, which may then be nowhere */
 
 uint8_t dev_status(const struct dev *d);
 void dev_set_status(const struct dev *d, uint8_t s);
@@ -126,7 +129,7 @@ void dev_queue_addr(const struct dev *d, uint64_t desc, uint64_t avail, uint64_t
 void dev_queue_enable(const struct dev *d);
 bool dev_queue_enabled(const struct dev *d);
 void dev_queue_reset(const struct dev *d);
-void dev_kick(const struct dev *d, uint16_t q);
+void dev_kick(const struct dev *d, uint16_t q); /* PCI: by ports, as Linux does */
 
 /* A fresh ring for queue @q, of RING_MAX or what the device takes. */
 void dev_queue(struct dev *d, struct ring *r, uint16_t q);
