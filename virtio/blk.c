@@ -80,6 +80,12 @@ static void notify(void *arg)
 	}
 }
 
+/* False while the loop looks at the ring by itself. */
+static bool kicks_on(struct blk *b, struct vq *vq)
+{
+	return !b->polled && vq_kicks_on(vq);
+}
+
 static void blk_kick(struct virtio *v, unsigned q)
 {
 	struct blk *b = (struct blk *)v;
@@ -94,7 +100,7 @@ static void blk_kick(struct virtio *v, unsigned q)
 			blk_req_start(b, q, c);
 			budget--;
 		}
-	} while (budget && !is_full(b) && took == VQ_EMPTY && vq_kicks_on(vq));
+	} while (budget && !is_full(b) && took == VQ_EMPTY && kicks_on(b, vq));
 	/* Where it is full something is in flight, and when that is done notify() looks here. */
 	b->queue[q].held = is_full(b);
 	if (!budget && !b->queue[q].held)
@@ -102,6 +108,66 @@ static void blk_kick(struct virtio *v, unsigned q)
 	image_kick(b->im);
 	notify(b);
 }
+
+/* ------------------------------------------------------------- polling */
+
+static void poll_begin(void *arg)
+{
+	struct blk *b = arg;
+
+	b->polled = true;
+	for (unsigned q = 0; q < b->v.nqueues; q++)
+		vq_kicks_off(virtio_vq(&b->v, q));
+}
+
+static bool may_take(struct blk *b, unsigned q)
+{
+	return !b->queue[q].held && vq_pending(virtio_vq(&b->v, q));
+}
+
+static bool poll_ready(void *arg)
+{
+	struct blk *b = arg;
+
+	for (unsigned q = 0; q < b->v.nqueues; q++)
+		if (may_take(b, q))
+			return true;
+	return image_ready(b->im);
+}
+
+static void poll_run(void *arg)
+{
+	struct blk *b = arg;
+
+	if (image_ready(b->im))
+		image_take(b->im);
+	for (unsigned q = 0; q < b->v.nqueues; q++)
+		if (may_take(b, q))
+			virtio_kick(&b->v, q);
+}
+
+static bool poll_end(void *arg)
+{
+	struct blk *b = arg;
+	bool some = image_settle(b->im);
+
+	b->polled = false;
+	for (unsigned q = 0; q < b->v.nqueues; q++)
+		if (!b->queue[q].held && vq_kicks_on(virtio_vq(&b->v, q))) {
+			virtio_rekick(&b->v, q);
+			some = true;
+		}
+	return some;
+}
+
+static const struct loop_poll_ops poll_ops = {
+	.begin = poll_begin,
+	.ready = poll_ready,
+	.run = poll_run,
+	.end = poll_end,
+};
+
+/* ------------------------------------------------------------- start and stop */
 
 static int blk_start(struct virtio *v)
 {
@@ -272,6 +338,8 @@ int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env 
 		blk_free(b);
 		return err_msg(e, r, "%s: queues: %s", c->path, strerror(-r));
 	}
+	b->poll = (struct loop_poll){.ops = &poll_ops, .arg = b};
+	loop_poll_add(env->loop, &b->poll);
 	*ret = b;
 	return 0;
 }
@@ -280,6 +348,7 @@ void blk_free(struct blk *b)
 {
 	if (!b)
 		return;
+	loop_poll_del(&b->poll);
 	virtio_fini(&b->v);
 	blk_req_fini(b);
 	image_free(b->im);

@@ -49,6 +49,8 @@ struct blk {
 	uint32_t buffers_max; /* BLK_BUFFERS_MAX; one chain more may be in flight */
 	struct blk_req *idle; /* for reuse, nidle of them */
 	unsigned nidle;
+	struct loop_poll poll;
+	bool polled; /* between its begin() and end(): no kicks are wanted */
 	struct log_budget budget;
 };
 

@@ -35,6 +35,21 @@ void image_kick(struct image *im)
 	im->ops->kick(im);
 }
 
+bool image_ready(const struct image *im)
+{
+	return im->ops->ready(im);
+}
+
+void image_take(struct image *im)
+{
+	im->ops->take(im);
+}
+
+bool image_settle(struct image *im)
+{
+	return im->ops->settle(im);
+}
+
 void image_cancel(struct image *im, struct image_req *r)
 {
 	(void)im;

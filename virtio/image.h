@@ -58,6 +58,9 @@ struct image_owner {
 struct image_ops {
 	void (*submit)(struct image *im, struct image_req *r);
 	void (*kick)(struct image *im);
+	bool (*ready)(const struct image *im);
+	void (*take)(struct image *im);
+	bool (*settle)(struct image *im);
 	bool (*wait)(struct image *im);
 	void (*free)(struct image *im);
 };
@@ -95,6 +98,16 @@ void image_free(struct image *im); /* nothing is in flight; accepts NULL */
 
 void image_submit(struct image *im, struct image_req *r); /* no write to a read-only image */
 void image_kick(struct image *im);
+
+/*
+ * For an owner that looks by itself (struct loop_poll) instead of being woken up:
+ * image_ready says, without a system call, that something has ended, image_take
+ * calls its done(). image_settle before the loop sleeps again: true when something
+ * has ended since.
+ */
+bool image_ready(const struct image *im);
+void image_take(struct image *im);
+bool image_settle(struct image *im);
 
 /* It ends soon, with whatever result; done() is still called, later. */
 void image_cancel(struct image *im, struct image_req *r);

@@ -271,6 +271,25 @@ static void raw_kick(struct image *im)
 		aio_kick(w->aio);
 }
 
+static bool raw_ready(const struct image *im)
+{
+	const struct raw *w = (const struct raw *)((const char *)im - offsetof(struct raw, im));
+
+	return w->aio && aio_ready(w->aio);
+}
+
+static void raw_take(struct image *im)
+{
+	aio_take(to_raw(im)->aio);
+}
+
+static bool raw_settle(struct image *im)
+{
+	struct aio *a = to_raw(im)->aio;
+
+	return a && aio_settle(a);
+}
+
 static void raw_batch(void *arg)
 {
 	struct raw *w = arg;
@@ -304,6 +323,9 @@ static void raw_free(struct image *im)
 static const struct image_ops raw_ops = {
 	.submit = raw_submit,
 	.kick = raw_kick,
+	.ready = raw_ready,
+	.take = raw_take,
+	.settle = raw_settle,
 	.wait = raw_wait,
 	.free = raw_free,
 };

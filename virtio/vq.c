@@ -334,6 +334,11 @@ static bool avail_any(struct vq *q)
 	return q->avail_seen != q->avail_next;
 }
 
+bool vq_pending(struct vq *q)
+{
+	return q->live && !q->broken && avail_any(q);
+}
+
 enum vq_take vq_next(struct vq *q, struct vq_chain **ret)
 {
 	struct vq_chain *c;
@@ -435,9 +440,13 @@ void vq_notify(struct vq *q)
 
 void vq_kicks_off(struct vq *q)
 {
-	/* With event indices there is nothing to do: avail_event stays behind and is passed only
-	 * once. */
-	if (q->live && !q->broken && !q->event_idx)
+	if (!q->live || q->broken)
+		return;
+	/* An event index that was passed already is not passed again for 2^16 chains (2.7.10.1). */
+	if (q->event_idx)
+		gwin_store16(&q->used, RING_ELEMS + q->size * USED_ELEM,
+			     (uint16_t)(q->avail_next - 1));
+	else
 		gwin_store16(&q->used, RING_FLAGS, USED_F_NO_NOTIFY);
 }
 

@@ -84,6 +84,7 @@ uint16_t vq_max_size(const struct vq *q);
 /* ---- the device's side */
 enum vq_take { VQ_CHAIN, VQ_EMPTY, VQ_BROKEN };
 enum vq_take vq_next(struct vq *q, struct vq_chain **ret);
+bool vq_pending(struct vq *q); /* vq_next would not say VQ_EMPTY; false once it said VQ_BROKEN */
 
 /*
  * Put a chain into the used ring. Makes it visible to the driver at once;

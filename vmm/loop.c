@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -19,16 +20,22 @@ struct loop {
 	pthread_mutex_t others;     /* held around it by all threads but the loop's: one competes */
 	pthread_mutex_t gate;       /* the loop's thread holds it while it waits */
 	bool waits;                 /* atomic: there is somebody at the gate to let pass */
+	bool wanted;                /* atomic: another thread waits for the lock */
 	pthread_mutex_t tasks_lock; /* innermost: held for a few instructions only */
 	struct loop_task *tasks, **tasks_end;
 	struct loop_timer *timers; /* sorted by due */
 	bool stop;                 /* atomic */
+	bool awake;                /* under the lock: its thread looks at timers before it sleeps */
 	bool started;
 	pthread_t thread;
 	/* the batch being dispatched, so that loop_fd_del can void what is left of it */
 	struct epoll_event ev[LOOP_EVENTS];
 	int nev;
 	unsigned dels; /* fds removed so far */
+	struct loop_poll *polls;
+	bool polling;       /* between begin() and end() of the polls */
+	uint64_t poll_most; /* ns that looking before a sleep may take; 0: none */
+	uint64_t poll_span; /* ns it takes now; 0: it did not pay lately */
 };
 
 int loop_new(struct loop **ret, const char *name, struct err *e)
@@ -80,11 +87,13 @@ void loop_free(struct loop *l)
 void loop_lock(struct loop *l)
 {
 	pthread_mutex_lock(&l->others);
+	__atomic_store_n(&l->wanted, true, __ATOMIC_RELAXED);
 	if (__atomic_load_n(&l->waits, __ATOMIC_SEQ_CST)) {
 		pthread_mutex_lock(&l->gate);
 		pthread_mutex_unlock(&l->gate);
 	}
 	pthread_mutex_lock(&l->lock);
+	__atomic_store_n(&l->wanted, false, __ATOMIC_RELAXED);
 }
 
 void loop_unlock(struct loop *l)
@@ -191,8 +200,8 @@ void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t due)
 		p = &(*p)->next;
 	t->next = *p;
 	*p = t;
-	if (l->timers == t)
-		loop_wake(l); /* the loop may be asleep until a later one */
+	if (l->timers == t && !l->awake)
+		loop_wake(l); /* it may sleep until a later one */
 }
 
 static void loop_timers_run(struct loop *l)
@@ -210,17 +219,6 @@ static void loop_timers_run(struct loop *l)
 		if (l->timers && l->timers == t)
 			break;
 	}
-}
-
-static int loop_timeout(struct loop *l)
-{
-	if (!l->timers)
-		return -1;
-	uint64_t now = loop_now();
-	if (l->timers->due <= now)
-		return 0;
-	uint64_t ms = (l->timers->due - now + 999999) / 1000000;
-	return ms > 3600000 ? 3600000 : (int)ms;
 }
 
 /* -------------------------------------------------------------- tasks */
@@ -273,6 +271,162 @@ static bool loop_tasks_waiting(struct loop *l)
 	return some;
 }
 
+/* ms until a task or timer is due, -1: there is none. */
+static int loop_timeout(struct loop *l)
+{
+	if (loop_tasks_waiting(l))
+		return 0;
+	if (!l->timers)
+		return -1;
+	uint64_t now = loop_now();
+	if (l->timers->due <= now)
+		return 0;
+	uint64_t ms = (l->timers->due - now + 999999) / 1000000;
+	return ms > 3600000 ? 3600000 : (int)ms;
+}
+
+/* -------------------------------------------------------------- polls */
+
+/*
+ * Looking for as long as a sleep and a wake-up would have cost wastes at most as
+ * much again, and saves the guest the exit of its kick. What they cost differs by
+ * more than ten between hosts (an emulated one is slow at everything), so it is
+ * derived from a bare system call. It comes to some 100 us where one takes 130 ns;
+ * KVM itself looks for up to 200 us before it lets a halted vCPU's thread sleep.
+ */
+#define POLL_CALLS 768u
+#define POLL_MAX 1000000u /* ns, whatever was measured */
+
+/* However much there is to do, the sources of other kinds have their turn after so many spans. */
+#define POLL_TURN 4u
+
+static uint64_t poll_worth(struct loop *l)
+{
+	struct epoll_event ev;
+	uint64_t least = POLL_MAX / POLL_CALLS;
+	cpu_set_t cpus;
+
+	/* With one processor nobody else gets anything done while this thread looks. */
+	if (!sched_getaffinity(0, sizeof(cpus), &cpus) && CPU_COUNT(&cpus) < 2)
+		return 0;
+	for (int i = 0; i < 8; i++) {
+		uint64_t since = loop_now();
+
+		epoll_wait(l->epfd, &ev, 1, 0);
+		uint64_t took = loop_now() - since;
+		if (took < least)
+			least = took;
+	}
+	return least * POLL_CALLS;
+}
+
+void loop_poll_most(struct loop *l, uint64_t ns)
+{
+	l->poll_most = ns;
+	l->poll_span = 0;
+}
+
+void loop_poll_add(struct loop *l, struct loop_poll *p)
+{
+	if (!l->polls && !l->poll_most)
+		l->poll_most = poll_worth(l);
+	p->loop = l;
+	p->next = l->polls;
+	l->polls = p;
+	if (l->polling)
+		p->ops->begin(p->arg);
+}
+
+void loop_poll_del(struct loop_poll *p)
+{
+	struct loop *l = p->loop;
+
+	if (!l)
+		return;
+	for (struct loop_poll **at = &l->polls; *at; at = &(*at)->next)
+		if (*at == p) {
+			*at = p->next;
+			break;
+		}
+	if (l->polling)
+		p->ops->end(p->arg);
+	p->loop = NULL;
+}
+
+static void poll_begin(struct loop *l)
+{
+	if (l->polling)
+		return;
+	l->polling = true;
+	for (struct loop_poll *p = l->polls; p; p = p->next)
+		p->ops->begin(p->arg);
+}
+
+/* True: there is something to do by now. */
+static bool poll_end(struct loop *l)
+{
+	bool some = false;
+
+	if (!l->polling)
+		return false;
+	l->polling = false;
+	for (struct loop_poll *p = l->polls; p; p = p->next)
+		some |= p->ops->end(p->arg);
+	return some;
+}
+
+static bool poll_run(struct loop *l)
+{
+	bool some = false;
+
+	for (struct loop_poll *p = l->polls, *next; p; p = next) {
+		next = p->next;
+		if (!p->ops->ready(p->arg))
+			continue;
+		p->ops->run(p->arg);
+		some = true;
+	}
+	return some;
+}
+
+static bool poll_disturbed(struct loop *l)
+{
+	return __atomic_load_n(&l->wanted, __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&l->stop, __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&l->tasks, __ATOMIC_RELAXED);
+}
+
+/* False: nothing came for as long as it pays to look. */
+static bool poll_for_some(struct loop *l)
+{
+	uint64_t now = loop_now(), until = now + l->poll_span;
+	uint64_t end = now + POLL_TURN * l->poll_span;
+
+	poll_begin(l);
+	while (now < until) {
+		if (poll_disturbed(l) || now >= end || (l->timers && l->timers->due <= now))
+			return true;
+		if (poll_run(l))
+			until = loop_now() + l->poll_span;
+		now = loop_now();
+	}
+	return false;
+}
+
+/*
+ * A sleep shorter than the span would have been saved by looking. Each longer
+ * one makes the span shorter, down to none: an idle loop costs nothing.
+ */
+static void poll_adapt(struct loop *l, uint64_t slept)
+{
+	if (slept <= l->poll_most)
+		l->poll_span = l->poll_most;
+	else if (l->poll_span > l->poll_most / 16)
+		l->poll_span -= l->poll_span / 4;
+	else
+		l->poll_span = 0;
+}
+
 /* ---------------------------------------------------------------- run */
 
 static void loop_dispatch(struct loop *l, int n)
@@ -293,16 +447,34 @@ static void loop_dispatch(struct loop *l, int n)
 	l->nev = 0;
 }
 
+/* With the lock held, which it lets go meanwhile. As epoll_wait. */
+static int loop_sleep(struct loop *l, struct epoll_event *ev)
+{
+	bool busy = !loop_timeout(l) || (l->poll_span && poll_for_some(l)) || poll_end(l);
+	int timeout = busy ? 0 : loop_timeout(l);
+
+	l->awake = false;
+	loop_leave(l);
+
+	uint64_t since = timeout && l->poll_most ? loop_now() : 0;
+	int n = epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
+	uint64_t slept = since ? loop_now() - since : 0;
+
+	loop_enter(l);
+	l->awake = true;
+	if (since)
+		poll_adapt(l, slept);
+	return n;
+}
+
 void loop_run(struct loop *l)
 {
 	loop_enter(l);
+	l->awake = true;
 	while (!__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
-		int timeout = loop_tasks_waiting(l) ? 0 : loop_timeout(l);
-		unsigned dels = l->dels;
-		loop_leave(l);
 		struct epoll_event ev[LOOP_EVENTS];
-		int n = epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
-		loop_enter(l);
+		unsigned dels = l->dels;
+		int n = loop_sleep(l, ev);
 		/* A source may have gone while nobody held the lock: its pointer is stale. The
 		 * events are level-triggered, so what is dropped here comes again. */
 		if (l->dels != dels)
@@ -314,6 +486,7 @@ void loop_run(struct loop *l)
 		loop_tasks_run(l);
 	}
 	__atomic_store_n(&l->stop, false, __ATOMIC_RELEASE);
+	l->awake = false;
 	loop_leave(l);
 }
 

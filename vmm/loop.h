@@ -14,9 +14,9 @@
  * others have no order among themselves, and a thread that uses loop_lock may
  * hold the locks of several loops, taken in one order.
  *
- * Storage of sources, timers and tasks is the caller's (embed them in the
- * device). All of loop_fd_*, loop_timer_* are called with the lock held or
- * before the loop runs; loop_post and loop_stop from any thread.
+ * Storage of sources, timers, polls and tasks is the caller's (embed them in the
+ * device). All of loop_fd_*, loop_timer_*, loop_poll_* are called with the lock
+ * held or before the loop runs; loop_post and loop_stop from any thread.
  */
 #ifndef VMM_LOOP_H
 #define VMM_LOOP_H
@@ -65,6 +65,31 @@ struct loop_timer {
 uint64_t loop_now(void); /* CLOCK_MONOTONIC, ns */
 void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t due);
 void loop_timer_cancel(struct loop_timer *t);
+
+/*
+ * A poll is work that shows in memory before, or without, a wake-up: a ring's
+ * index. While that saves sleeps, the loop looks there for a while before it
+ * sleeps, for as long as about a sleep costs, with the lock held; it lets the lock
+ * go as soon as another thread wants it. begin() and end() are called in turn;
+ * before the loop sleeps, and in loop_poll_del, it is end()'s turn if begin() was
+ * called.
+ */
+struct loop_poll_ops {
+	void (*begin)(void *arg); /* wake-ups are not wanted from here on */
+	bool (*ready)(void *arg); /* there is something to do; no system call */
+	void (*run)(void *arg);   /* does it */
+	bool (*end)(void *arg);   /* wake-ups are wanted; true: there is something by now */
+};
+struct loop_poll {
+	struct loop *loop; /* NULL while not added */
+	const struct loop_poll_ops *ops;
+	void *arg;
+	struct loop_poll *next;
+};
+void loop_poll_add(struct loop *l, struct loop_poll *p);
+void loop_poll_del(struct loop_poll *p); /* does nothing when not added */
+/* The longest look before a sleep, instead of what loop_poll_add measures. */
+void loop_poll_most(struct loop *l, uint64_t ns);
 
 /* A task runs once on the loop for each posting; posting it again before it ran does nothing. */
 struct loop_task {

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -158,6 +159,27 @@ static void wait_without_anything_in_flight_returns(void **state)
 	end();
 }
 
+static void completions_can_be_taken_without_a_wake_up(void **state)
+{
+	(void)state;
+	begin();
+	assert_false(aio_ready(f.a));
+	aio_add(f.a, &f.op[0]);
+	aio_kick(f.a);
+	while (!aio_ready(f.a))
+		usleep(100);
+	assert_int_equal(f.done, 0);
+	assert_true(aio_settle(f.a)); /* it is still there to be taken */
+	aio_take(f.a);
+	assert_int_equal(f.done, 1);
+	assert_int_equal(f.batches, 1);
+	assert_false(aio_ready(f.a));
+	assert_false(aio_settle(f.a));
+	turn(f.loop); /* no wake-up is left over */
+	assert_int_equal(f.batches, 1);
+	end();
+}
+
 static void an_impossible_depth_is_an_error(void **state)
 {
 	struct aio *a;
@@ -177,6 +199,7 @@ int main(void)
 		cmocka_unit_test(a_refused_operation_ends_alone),
 		cmocka_unit_test(cancelled_operations_never_reach_the_kernel),
 		cmocka_unit_test(wait_without_anything_in_flight_returns),
+		cmocka_unit_test(completions_can_be_taken_without_a_wake_up),
 		cmocka_unit_test(an_impossible_depth_is_an_error),
 	};
 

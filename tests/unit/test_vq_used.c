@@ -239,6 +239,35 @@ static void vq_kicks_off_with_event_idx_leaves_the_flag(void **state)
 	assert_int_equal(fake_used_flags(&f->r), 0);
 }
 
+static void vq_kicks_off_with_event_idx_lies_behind_the_driver(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, true, false);
+	give(f, 3);
+	assert_false(vq_kicks_on(f->q));
+	assert_int_equal(fake_avail_event(&f->r), 3); /* the next chain's index: it kicks */
+	vq_kicks_off(f->q);
+	assert_int_equal(fake_avail_event(&f->r), 2); /* passed already */
+}
+
+static void vq_pending_looks_and_takes_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_false(vq_pending(f->q));
+	one(f, (struct fake_buf){f->buf, 1, 0});
+	assert_true(vq_pending(f->q));
+	assert_true(vq_pending(f->q));
+	vq_return(take(f));
+	assert_false(vq_pending(f->q));
+	one(f, (struct fake_buf){f->buf, 1, 0});
+	vq_break(f->q, "5.2.6", "for the test");
+	assert_false(vq_pending(f->q));
+	vq_reset(f->q);
+	assert_false(vq_pending(f->q));
+}
+
 static void vq_kicks_on_sees_what_came_in_between(void **state)
 {
 	for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
@@ -275,6 +304,8 @@ int main(void)
 		T(vq_notify_after_a_whole_lap_interrupts),
 		T(vq_kicks_off_sets_no_notify),
 		T(vq_kicks_off_with_event_idx_leaves_the_flag),
+		T(vq_kicks_off_with_event_idx_lies_behind_the_driver),
+		T(vq_pending_looks_and_takes_nothing),
 		T(vq_kicks_on_sees_what_came_in_between),
 	};
 

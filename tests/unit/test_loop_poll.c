@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Looking before sleeping: when a loop does it, and what it does not keep waiting. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "vmm/loop.h"
+
+#define FOR_EVER 1000000000000ull /* ns */
+
+struct look {
+	struct loop *l;
+	struct loop_poll p;
+	struct loop_fd s;
+	int fd;
+	bool ready, more; /* what ready() says once, and end() */
+	bool again;       /* the fd stays ready */
+	unsigned begun, ran, ended, woken;
+};
+
+static unsigned seen(const unsigned *n)
+{
+	return __atomic_load_n(n, __ATOMIC_SEQ_CST);
+}
+
+static void count(unsigned *n)
+{
+	__atomic_add_fetch(n, 1, __ATOMIC_SEQ_CST);
+}
+
+static void look_begin(void *arg)
+{
+	struct look *k = arg;
+
+	assert_int_equal(k->begun, k->ended);
+	count(&k->begun);
+}
+
+static bool look_ready(void *arg)
+{
+	struct look *k = arg;
+
+	assert_int_equal(k->begun, k->ended + 1);
+	return __atomic_load_n(&k->ready, __ATOMIC_SEQ_CST);
+}
+
+static void look_run(void *arg)
+{
+	struct look *k = arg;
+
+	__atomic_store_n(&k->ready, false, __ATOMIC_SEQ_CST);
+	count(&k->ran);
+}
+
+static bool look_end(void *arg)
+{
+	struct look *k = arg;
+	bool more = k->more;
+
+	assert_int_equal(k->begun, k->ended + 1);
+	count(&k->ended);
+	k->more = false;
+	return more;
+}
+
+static const struct loop_poll_ops look_ops = {look_begin, look_ready, look_run, look_end};
+
+/* Most tests begin with a wake-up that comes at once: a sleep so short that looking pays. */
+static void woken(void *arg, uint32_t events)
+{
+	struct look *k = arg;
+	eventfd_t n;
+
+	(void)events;
+	if (!k->again)
+		eventfd_read(k->fd, &n);
+	count(&k->woken);
+}
+
+static int setup(void **state)
+{
+	struct look *k = calloc(1, sizeof(*k));
+
+	assert_int_equal(loop_new(&k->l, "test", NULL), 0);
+	k->fd = eventfd(1, EFD_NONBLOCK);
+	k->s = (struct loop_fd){.fn = woken, .arg = k};
+	assert_int_equal(loop_fd_add(k->l, &k->s, k->fd, EPOLLIN), 0);
+	k->p = (struct loop_poll){.ops = &look_ops, .arg = k};
+	loop_poll_add(k->l, &k->p);
+	loop_poll_most(k->l, FOR_EVER);
+	*state = k;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct look *k = *state;
+
+	loop_poll_del(&k->p);
+	loop_poll_del(&k->p);
+	assert_int_equal(k->begun, k->ended);
+	loop_fd_del(&k->s);
+	close(k->fd);
+	loop_free(k->l);
+	free(k);
+	return 0;
+}
+
+static void until(const unsigned *n)
+{
+	while (!seen(n))
+		usleep(1000);
+}
+
+static void after_a_short_sleep_the_loop_finds_work_by_itself(void **state)
+{
+	struct look *k = *state;
+
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->begun);
+	__atomic_store_n(&k->ready, true, __ATOMIC_SEQ_CST);
+	until(&k->ran);
+	assert_int_equal(seen(&k->woken), 1);
+	assert_int_equal(seen(&k->ended), 0);
+	loop_join(k->l);
+}
+
+static void ending(void *arg)
+{
+	loop_stop(((struct look *)arg)->l);
+}
+
+static void where_every_sleep_is_long_it_never_looks(void **state)
+{
+	struct look *k = *state;
+	struct loop_timer t = {.fn = ending, .arg = k};
+
+	loop_poll_most(k->l, 1); /* ns */
+	loop_timer_set(k->l, &t, loop_now() + 5000000);
+	loop_run(k->l);
+	assert_int_equal(k->begun, 0);
+	assert_int_equal(k->woken, 1);
+}
+
+struct slow {
+	struct look *k;
+	struct loop_timer t;
+	unsigned rounds, before;
+};
+
+static void slow_round(void *arg)
+{
+	struct slow *s = arg;
+
+	if (++s->rounds == 20)
+		s->before = s->k->begun;
+	if (s->rounds == 22)
+		loop_stop(s->k->l);
+	loop_timer_set(s->k->l, &s->t, loop_now() + 5000000);
+}
+
+static void after_long_sleeps_it_looks_no_more(void **state)
+{
+	struct look *k = *state;
+	struct slow s = {.k = k};
+
+	/* One short sleep, and those that are longer than 1 ms, each with a look less long. */
+	s.t = (struct loop_timer){.fn = slow_round, .arg = &s};
+	loop_poll_most(k->l, 1000000);
+	loop_timer_set(k->l, &s.t, loop_now() + 5000000);
+	loop_run(k->l);
+	assert_true(s.before > 0);
+	assert_int_equal(k->begun, s.before);
+	assert_int_equal(k->begun, k->ended);
+}
+
+static void what_end_reports_is_not_slept_over(void **state)
+{
+	struct look *k = *state;
+
+	loop_poll_most(k->l, 20000000);
+	k->more = true;
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	/* The second look begins only if the first one's end was no sleep. */
+	while (seen(&k->begun) < 2)
+		usleep(1000);
+	loop_join(k->l);
+	assert_int_equal(k->woken, 1);
+}
+
+static void a_thread_that_wants_the_lock_gets_it_from_a_loop_that_looks(void **state)
+{
+	struct look *k = *state;
+
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->begun);
+	for (unsigned i = 0; i < 100; i++) {
+		loop_lock(k->l);
+		assert_int_equal(k->ended, 0);
+		loop_unlock(k->l);
+	}
+	k->ready = true;
+	until(&k->ran);
+	loop_join(k->l);
+}
+
+static void posted(void *arg)
+{
+	count(&((struct look *)arg)->woken);
+}
+
+static void tasks_timers_and_other_sources_have_their_turn(void **state)
+{
+	struct look *k = *state;
+	struct loop_task task = {.fn = posted, .arg = k};
+	struct loop_timer timer = {.fn = posted, .arg = k};
+
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->begun);
+	loop_post(k->l, &task);
+	while (seen(&k->woken) < 2)
+		usleep(1000);
+	loop_lock(k->l);
+	loop_timer_set(k->l, &timer, loop_now() + 1000000);
+	loop_unlock(k->l);
+	while (seen(&k->woken) < 3)
+		usleep(1000);
+	loop_join(k->l); /* and stop */
+}
+
+/* There is always something to do: the loop comes back to its fds all the same. */
+static bool always(void *arg)
+{
+	(void)arg;
+	return true;
+}
+
+static void without_a_pause_other_sources_have_their_turn(void **state)
+{
+	struct look *k = *state;
+	const struct loop_poll_ops greedy = {look_begin, always, look_run, look_end};
+
+	k->p.ops = &greedy;
+	k->again = true;
+	loop_poll_most(k->l, 1000000);
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	while (seen(&k->woken) < 10 || !seen(&k->ran))
+		usleep(1000);
+	loop_join(k->l);
+	loop_poll_del(&k->p);
+}
+
+static void a_poll_that_is_taken_away_is_ended(void **state)
+{
+	struct look *k = *state;
+
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->begun);
+	loop_lock(k->l);
+	loop_poll_del(&k->p);
+	assert_int_equal(k->ended, 1);
+	k->ready = true;
+	loop_unlock(k->l);
+	loop_lock(k->l);
+	loop_unlock(k->l);
+	loop_join(k->l);
+	assert_int_equal(k->ran, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+		T(after_a_short_sleep_the_loop_finds_work_by_itself),
+		T(where_every_sleep_is_long_it_never_looks),
+		T(after_long_sleeps_it_looks_no_more),
+		T(what_end_reports_is_not_slept_over),
+		T(a_thread_that_wants_the_lock_gets_it_from_a_loop_that_looks),
+		T(tasks_timers_and_other_sources_have_their_turn),
+		T(without_a_pause_other_sources_have_their_turn),
+		T(a_poll_that_is_taken_away_is_ended),
+	};
+
+	alarm(300); /* a hang fails */
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
