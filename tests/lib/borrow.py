@@ -31,10 +31,10 @@ class TestCase(vm.TestCase):
             self.assertLess(time.monotonic(), end)
             time.sleep(0.01)
 
-    def catch(self, *args):
+    def catch(self, *args, env={}):
         """A machine that was stopped right after its start, with the kernel still borrowed."""
         for _ in range(20):
-            t = vm.Terminal("boot", "--kernel", self.kernel, *args)
+            t = vm.Terminal("boot", "--kernel", self.kernel, *args, env=env)
             self.addCleanup(t.close)
             end = time.monotonic() + 5  # on a busy host the moment can be missed
             while time.monotonic() < end and t.proc.poll() is None:

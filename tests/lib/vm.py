@@ -118,7 +118,7 @@ class TestCase(unittest.TestCase):
 class Terminal:
     """mvm on a pseudo-terminal, driven like a person would."""
 
-    def __init__(self, *args, cols=100, rows=30):
+    def __init__(self, *args, cols=100, rows=30, env={}):
         self.master, slave = pty.openpty()
         self.resize(cols, rows)
         self.before = termios.tcgetattr(slave)
@@ -126,7 +126,7 @@ class Terminal:
         self.out = ""
         self.proc = subprocess.Popen([MVM, *map(str, args)], stdin=slave, stdout=slave,
                                      stderr=slave, start_new_session=True,
-                                     env=dict(os.environ, TERM="xterm-256color"),
+                                     env=dict(os.environ, TERM="xterm-256color", **env),
                                      preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
 
     def resize(self, cols, rows):

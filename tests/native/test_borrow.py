@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
+import threading
 import time
 
 from tests.lib import borrow, vm
@@ -39,8 +41,8 @@ class Borrow(borrow.TestCase):
         self.args = ["--software-kvm", "--console", "off", "--serial", "tty", "--memory", "128M",
                      "--timeout", "200", "--no-reboot", "--cpus", "2"]
 
-    def catch(self, cmdline="pci"):
-        return super().catch(*self.args, "--disk", self.disk, "--cmdline", cmdline)
+    def catch(self, cmdline="pci", env={}):
+        return super().catch(*self.args, "--disk", self.disk, "--cmdline", cmdline, env=env)
 
     def finish(self, t):
         t.expect("ready")
@@ -64,6 +66,32 @@ class Borrow(borrow.TestCase):
         self.disk += ",direct=on"
         t = self.catch()
         self.write(t, lambda: self.overwrite(os.O_TRUNC))
+        self.finish(t)
+
+    def test_disk_that_does_not_answer_puts_the_exchange_off(self):
+        """Its requests are in the borrowed memory; the machine lives on meanwhile."""
+        library, stall = self.path("stall.so"), self.path("stall")
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, f"{vm.ROOT}/tests/native/stall.c"],
+                       check=True)
+        open(stall, "w").close()
+        t = self.catch(env={"LD_PRELOAD": library, "STALL": stall,
+                            "ASAN_OPTIONS": "verify_asan_link_order=0"})
+        w = threading.Thread(target=self.overwrite, daemon=True)
+        w.start()
+        t.kill(signal.SIGCONT)
+        end = time.monotonic() + vm.LIMIT
+        while not os.path.exists(f"{stall}.met"):
+            self.assertLess(time.monotonic(), end)
+            self.assertTrue(self.borrowed(t))
+            time.sleep(0.01)
+        time.sleep(3)  # several attempts
+        self.assertTrue(w.is_alive(), "the file could be changed while it was borrowed")
+        self.assertTrue(self.borrowed(t))
+        self.assertIsNone(t.proc.poll())
+        os.unlink(stall)
+        w.join(vm.LIMIT)
+        self.assertFalse(w.is_alive())
+        self.assertFalse(self.borrowed(t))
         self.finish(t)
 
     def begin(self):
