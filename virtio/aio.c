@@ -109,29 +109,12 @@ static int reap(struct aio *a, long min)
 	return n;
 }
 
-/*
- * The context is the address of the ring of completions, which the kernel maps
- * for programs to look at (struct aio_ring in its fs/aio.c; the magic says that
- * the layout is this one).
- */
-struct ring {
-	uint32_t id, nr, head, tail, magic;
-};
-#define RING_MAGIC 0xa10a10a1u
-
-bool aio_ready(const struct aio *a)
-{
-	const struct ring *r = (const struct ring *)a->ctx;
-
-	return a->in_flight && r->magic == RING_MAGIC &&
-	       __atomic_load_n(&r->head, __ATOMIC_RELAXED) !=
-		       __atomic_load_n(&r->tail, __ATOMIC_RELAXED);
-}
-
-void aio_take(struct aio *a)
+static void take(struct aio *a)
 {
 	unsigned budget = a->in_flight;
+	eventfd_t count;
 
+	eventfd_read(a->fd, &count);
 	while (budget) {
 		int n = reap(a, 0);
 
@@ -149,25 +132,34 @@ void aio_take(struct aio *a)
 	a->batch(a->arg);
 }
 
-bool aio_settle(struct aio *a)
-{
-	eventfd_t count;
-
-	eventfd_read(a->fd, &count);
-	if (!aio_ready(a))
-		return false;
-	eventfd_write(a->fd, 1);
-	return true;
-}
-
 static void aio_event(void *arg, uint32_t events)
 {
-	struct aio *a = arg;
-	eventfd_t count;
-
 	(void)events;
-	eventfd_read(a->fd, &count);
-	aio_take(a);
+	take(arg);
+}
+
+/*
+ * The context is the address of the ring of completions, which the kernel maps
+ * for programs to look at (struct aio_ring in its fs/aio.c; the magic says that
+ * the layout is this one). Only whether there are any is read here.
+ */
+struct ring {
+	uint32_t id, nr, head, tail, magic;
+};
+#define RING_MAGIC 0xa10a10a1u
+
+bool aio_ready(const struct aio *a)
+{
+	const struct ring *r = (const struct ring *)a->ctx;
+
+	return a->in_flight && r->magic == RING_MAGIC &&
+	       __atomic_load_n(&r->head, __ATOMIC_RELAXED) !=
+		       __atomic_load_n(&r->tail, __ATOMIC_RELAXED);
+}
+
+void aio_take(struct aio *a)
+{
+	take(a);
 }
 
 bool aio_wait(struct aio *a)

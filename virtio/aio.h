@@ -38,11 +38,12 @@ void aio_add(struct aio *a, struct aio_op *op);
 /* True: an operation ended in it, cancelled or refused. */
 bool aio_kick(struct aio *a);
 
-/* Without a system call: something has completed. aio_take calls done() and batch(). */
+/*
+ * Without a system call: something has completed. aio_take calls done() and
+ * batch(), and the loop is not woken up for what it took.
+ */
 bool aio_ready(const struct aio *a);
 void aio_take(struct aio *a);
-/* No wake-up is left for what aio_take took; true: something more has completed, and wakes. */
-bool aio_settle(struct aio *a);
 
 /* Blocks until something has completed and calls done(); false: the kernel has nothing. */
 bool aio_wait(struct aio *a);

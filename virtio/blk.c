@@ -149,7 +149,7 @@ static void poll_run(void *arg)
 static bool poll_end(void *arg)
 {
 	struct blk *b = arg;
-	bool some = image_settle(b->im);
+	bool some = false;
 
 	b->polled = false;
 	for (unsigned q = 0; q < b->v.nqueues; q++)

@@ -11,7 +11,7 @@ static void queue_update(struct doorbell *d, unsigned q)
 		.pio = d->pio,
 		.fd = d->v->queue[q].kick_fd,
 	};
-	bool on = d->mapped && d->v->queue[q].enabled;
+	bool on = d->mapped && d->v->queue[q].enabled && (d->rung || !d->late);
 	int ret;
 
 	if (on == d->ioeventfd[q])
@@ -25,7 +25,8 @@ static void queue_update(struct doorbell *d, unsigned q)
 
 /*
  * An enabled queue of a mapped BAR has an ioeventfd, no other has: a change
- * costs KVM a grace period each time, so what no driver uses gets none. They
+ * costs KVM a grace period each time, so what no driver uses gets none. The
+ * memory beside ports is used by few, and by those for the first time here. They
  * match any length (the fast path of Intel hosts that skips decoding a write to
  * memory wants that); all an odd length can do is kick.
  */
@@ -46,6 +47,11 @@ void doorbell_map(struct doorbell *d, uint64_t addr, bool on)
 /* virtio_kick bounds the queue. */
 void doorbell_ring(struct doorbell *d, uint64_t at)
 {
-	if (at % DOORBELL_STRIDE == 0)
-		virtio_kick(d->v, (unsigned)(at / DOORBELL_STRIDE));
+	if (at % DOORBELL_STRIDE)
+		return;
+	if (!d->rung) {
+		d->rung = true;
+		doorbell_update(d);
+	}
+	virtio_kick(d->v, (unsigned)(at / DOORBELL_STRIDE));
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where a PCI driver's kicks arrive: one dword a queue, in a BAR of memory or of
- * I/O, so that the address alone tells the queue. While the BAR decodes, each
- * enabled queue has an ioeventfd there; what reaches user space anyway kicks the
- * same. Owned by the transport, which zeroes it; under its loop's lock.
+ * I/O, so that the address alone tells the queue. While the BAR decodes and is
+ * in use, each enabled queue has an ioeventfd there; what reaches user space
+ * anyway kicks the same. Owned by the transport, which zeroes it; under its loop's lock.
  *
  * Of the two kinds ports are the cheaper: a write is an exit that names port and
  * data, and KVM signals the eventfd at once. A write to memory is a fault on a
@@ -24,7 +24,9 @@ struct doorbell {
 	struct virtio *v;
 	struct vm *vm; /* NULL: no ioeventfd */
 	bool pio;
+	bool late; /* no ioeventfd before it is first rung: the driver may use another */
 	/* private */
+	bool rung;
 	bool mapped;
 	uint64_t addr;
 	bool ioeventfd[VIRTIO_QUEUES_MAX];

@@ -45,11 +45,6 @@ void image_take(struct image *im)
 	im->ops->take(im);
 }
 
-bool image_settle(struct image *im)
-{
-	return im->ops->settle(im);
-}
-
 void image_cancel(struct image *im, struct image_req *r)
 {
 	(void)im;

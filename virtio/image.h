@@ -60,7 +60,6 @@ struct image_ops {
 	void (*kick)(struct image *im);
 	bool (*ready)(const struct image *im);
 	void (*take)(struct image *im);
-	bool (*settle)(struct image *im);
 	bool (*wait)(struct image *im);
 	void (*free)(struct image *im);
 };
@@ -101,13 +100,11 @@ void image_kick(struct image *im);
 
 /*
  * For an owner that looks by itself (struct loop_poll) instead of being woken up:
- * image_ready says, without a system call, that something has ended, image_take
- * calls its done(). image_settle before the loop sleeps again: true when something
- * has ended since.
+ * image_ready says, without a system call, that something has ended, and
+ * image_take calls its done(). What is not taken wakes the loop as ever.
  */
 bool image_ready(const struct image *im);
 void image_take(struct image *im);
-bool image_settle(struct image *im);
 
 /* It ends soon, with whatever result; done() is still called, later. */
 void image_cancel(struct image *im, struct image_req *r);

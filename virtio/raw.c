@@ -283,13 +283,6 @@ static void raw_take(struct image *im)
 	aio_take(to_raw(im)->aio);
 }
 
-static bool raw_settle(struct image *im)
-{
-	struct aio *a = to_raw(im)->aio;
-
-	return a && aio_settle(a);
-}
-
 static void raw_batch(void *arg)
 {
 	struct raw *w = arg;
@@ -325,7 +318,6 @@ static const struct image_ops raw_ops = {
 	.kick = raw_kick,
 	.ready = raw_ready,
 	.take = raw_take,
-	.settle = raw_settle,
 	.wait = raw_wait,
 	.free = raw_free,
 };

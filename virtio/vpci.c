@@ -539,7 +539,7 @@ int vpci_new(struct vpci **ret, struct virtio *v, const struct vpci_env *env, st
 	if (!t)
 		return err_msg(e, -ENOMEM, "%s: out of memory", v->name);
 	t->v = v;
-	t->memory = (struct doorbell){.v = v, .vm = env->vm};
+	t->memory = (struct doorbell){.v = v, .vm = env->vm, .late = pci_has_io(env->pci)};
 	t->ports = (struct doorbell){.v = v, .vm = env->vm, .pio = true};
 	code = vpci_set_up(t, env, e);
 	if (code) {

@@ -442,7 +442,10 @@ void vq_kicks_off(struct vq *q)
 {
 	if (!q->live || q->broken)
 		return;
-	/* An event index that was passed already is not passed again for 2^16 chains (2.7.10.1). */
+	/*
+	 * An event index that was passed already is not passed again for 2^16 chains
+	 * (2.7.10.1). One kick then, as that of a driver under way now, does no harm.
+	 */
 	if (q->event_idx)
 		gwin_store16(&q->used, RING_ELEMS + q->size * USED_ELEM,
 			     (uint16_t)(q->avail_next - 1));

@@ -94,7 +94,8 @@ void vq_return(struct vq_chain *c);
 void vq_notify(struct vq *q);
 
 /*
- * While the device works off a queue it needs no kicks: vq_kicks_off; when it
+ * While the device works off a queue, or looks at it by itself, it needs no
+ * kicks: vq_kicks_off (one that was under way may still come); when it
  * found the queue empty, vq_kicks_on, and true means that buffers came in
  * between: go on working.
  */

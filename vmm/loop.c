@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,9 +34,10 @@ struct loop {
 	int nev;
 	unsigned dels; /* fds removed so far */
 	struct loop_poll *polls;
-	bool polling;       /* between begin() and end() of the polls */
-	uint64_t poll_most; /* ns that looking before a sleep may take; 0: none */
-	uint64_t poll_span; /* ns it takes now; 0: it did not pay lately */
+	bool polling;        /* between begin() and end() of the polls */
+	uint64_t poll_most;  /* ns that looking before a sleep may take; 0: none */
+	uint64_t poll_span;  /* ns it takes now; 0: it did not pay lately */
+	uint64_t idle_since; /* loop_now() when work ran out; 0: not looked at since */
 };
 
 int loop_new(struct loop **ret, const char *name, struct err *e)
@@ -296,9 +298,10 @@ static int loop_timeout(struct loop *l)
  */
 #define POLL_CALLS 768u
 #define POLL_MAX 1000000u /* ns, whatever was measured */
+#define POLL_AWAKE 4u     /* the part of a look that is without naps: one in so many */
 
-/* However much there is to do, the sources of other kinds have their turn after so many spans. */
-#define POLL_TURN 4u
+/* Loops that look, of the whole process: one processor less than there are, for the vCPUs. */
+static unsigned looking, looking_most;
 
 static uint64_t poll_worth(struct loop *l)
 {
@@ -307,8 +310,9 @@ static uint64_t poll_worth(struct loop *l)
 	cpu_set_t cpus;
 
 	/* With one processor nobody else gets anything done while this thread looks. */
-	if (!sched_getaffinity(0, sizeof(cpus), &cpus) && CPU_COUNT(&cpus) < 2)
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) || CPU_COUNT(&cpus) < 2)
 		return 0;
+	__atomic_store_n(&looking_most, (unsigned)CPU_COUNT(&cpus) - 1, __ATOMIC_RELAXED);
 	for (int i = 0; i < 8; i++) {
 		uint64_t since = loop_now();
 
@@ -389,42 +393,74 @@ static bool poll_run(struct loop *l)
 	return some;
 }
 
-static bool poll_disturbed(struct loop *l)
-{
-	return __atomic_load_n(&l->wanted, __ATOMIC_RELAXED) ||
-	       __atomic_load_n(&l->stop, __ATOMIC_RELAXED) ||
-	       __atomic_load_n(&l->tasks, __ATOMIC_RELAXED);
-}
-
-/* False: nothing came for as long as it pays to look. */
-static bool poll_for_some(struct loop *l)
-{
-	uint64_t now = loop_now(), until = now + l->poll_span;
-	uint64_t end = now + POLL_TURN * l->poll_span;
-
-	poll_begin(l);
-	while (now < until) {
-		if (poll_disturbed(l) || now >= end || (l->timers && l->timers->due <= now))
-			return true;
-		if (poll_run(l))
-			until = loop_now() + l->poll_span;
-		now = loop_now();
-	}
-	return false;
-}
-
 /*
- * A sleep shorter than the span would have been saved by looking. Each longer
- * one makes the span shorter, down to none: an idle loop costs nothing.
+ * Work came after so long a time without. Where that is shorter than the longest
+ * look, looking finds it. Else the looks get shorter, down to none: an idle loop
+ * costs nothing.
  */
-static void poll_adapt(struct loop *l, uint64_t slept)
+static void poll_adapt(struct loop *l, uint64_t idle)
 {
-	if (slept <= l->poll_most)
+	if (idle <= l->poll_most)
 		l->poll_span = l->poll_most;
 	else if (l->poll_span > l->poll_most / 16)
 		l->poll_span -= l->poll_span / 4;
 	else
 		l->poll_span = 0;
+}
+
+/*
+ * Events of the fds that came meanwhile; 0: to be gone on with after *ret_nap ns
+ * without the lock; -1: nothing came for as long as it pays to look. The polls
+ * have their turn first: while they are begun nothing else finds their work.
+ *
+ * After the first part of the span naps take the place of looking without a
+ * break, each a quarter as long as nothing has come: others, who may be doing
+ * the very work that is waited for, have the processor, and what comes is found
+ * at most a quarter later. (What has an fd ends a nap.)
+ */
+static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
+{
+	/* Since when: a thread that asks for the lock again and again prolongs nothing. */
+	uint64_t now, until = l->idle_since + l->poll_span;
+
+	poll_begin(l);
+	for (;;) {
+		if (poll_run(l)) {
+			now = loop_now();
+			poll_adapt(l, now - l->idle_since);
+			until = now + l->poll_span;
+			l->idle_since = now;
+		}
+		bool wanted = __atomic_load_n(&l->wanted, __ATOMIC_RELAXED);
+		int n = wanted ? 0 : epoll_wait(l->epfd, ev, LOOP_EVENTS, 0);
+
+		now = loop_now();
+		if (n > 0 || now >= until)
+			return n > 0 ? n : -1;
+		if (now - l->idle_since > l->poll_span / POLL_AWAKE)
+			*ret_nap = (now - l->idle_since) / 4;
+		if (*ret_nap || wanted || (l->timers && l->timers->due <= now))
+			return 0;
+	}
+}
+
+/* As epoll_wait; with the lock held. */
+static int poll_first(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
+{
+	unsigned others = __atomic_fetch_add(&looking, 1, __ATOMIC_RELAXED);
+	int n = -1;
+
+	if (others < __atomic_load_n(&looking_most, __ATOMIC_RELAXED))
+		n = poll_look(l, ev, ret_nap);
+	__atomic_fetch_sub(&looking, 1, __ATOMIC_RELAXED);
+	return n;
+}
+
+/* Lets who waits for the lock have it, who needs a moment to wake up. */
+static void let_in(struct loop *l)
+{
+	for (int i = 0; i < 100 && __atomic_load_n(&l->wanted, __ATOMIC_RELAXED); i++)
+		sched_yield();
 }
 
 /* ---------------------------------------------------------------- run */
@@ -450,20 +486,27 @@ static void loop_dispatch(struct loop *l, int n)
 /* With the lock held, which it lets go meanwhile. As epoll_wait. */
 static int loop_sleep(struct loop *l, struct epoll_event *ev)
 {
-	bool busy = !loop_timeout(l) || (l->poll_span && poll_for_some(l)) || poll_end(l);
-	int timeout = busy ? 0 : loop_timeout(l);
+	struct timespec nap = {0};
+	uint64_t nap_ns = 0;
+	int timeout = 0, n = -1;
 
+	if (l->poll_most && !l->idle_since)
+		l->idle_since = loop_now();
+	if (l->poll_span) {
+		n = poll_first(l, ev, &nap_ns);
+		if (n > 0)
+			return n;
+	}
+	if (n < 0 && !poll_end(l))
+		timeout = loop_timeout(l);
 	l->awake = false;
 	loop_leave(l);
-
-	uint64_t since = timeout && l->poll_most ? loop_now() : 0;
-	int n = epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
-	uint64_t slept = since ? loop_now() - since : 0;
-
+	let_in(l);
+	nap.tv_nsec = (long)nap_ns;
+	n = nap_ns ? epoll_pwait2(l->epfd, ev, LOOP_EVENTS, &nap, NULL)
+		   : epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
 	loop_enter(l);
 	l->awake = true;
-	if (since)
-		poll_adapt(l, slept);
 	return n;
 }
 
@@ -475,12 +518,19 @@ void loop_run(struct loop *l)
 		struct epoll_event ev[LOOP_EVENTS];
 		unsigned dels = l->dels;
 		int n = loop_sleep(l, ev);
+		/* Who stops it does not want anything done that has come since. */
+		if (__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE))
+			break;
 		/* A source may have gone while nobody held the lock: its pointer is stale. The
 		 * events are level-triggered, so what is dropped here comes again. */
 		if (l->dels != dels)
 			n = 0;
-		if (n > 0)
+		if (n > 0) {
 			memcpy(l->ev, ev, (size_t)n * sizeof(ev[0]));
+			if (l->idle_since)
+				poll_adapt(l, loop_now() - l->idle_since);
+			l->idle_since = 0;
+		}
 		loop_dispatch(l, n);
 		loop_timers_run(l);
 		loop_tasks_run(l);
@@ -495,6 +545,7 @@ static void *loop_thread(void *arg)
 	struct loop *l = arg;
 
 	pthread_setname_np(pthread_self(), l->name);
+	prctl(PR_SET_TIMERSLACK, 1ul); /* naps are short */
 	loop_run(l);
 	return NULL;
 }

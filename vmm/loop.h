@@ -72,7 +72,8 @@ void loop_timer_cancel(struct loop_timer *t);
  * sleeps, for as long as about a sleep costs, with the lock held; it lets the lock
  * go as soon as another thread wants it. begin() and end() are called in turn;
  * before the loop sleeps, and in loop_poll_del, it is end()'s turn if begin() was
- * called.
+ * called. Between the looks it sees to its fds; tasks and timers have their turn. A
+ * run() adds and deletes no poll.
  */
 struct loop_poll_ops {
 	void (*begin)(void *arg); /* wake-ups are not wanted from here on */

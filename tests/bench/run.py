@@ -263,14 +263,19 @@ def disk_once(cmd, load):
     return seen
 
 
+again = {}  # runs made once more, by VMM: the result says how many
+
+
 def disk_run(cmd, load):
-    """An emulated processor now and then kills a guest, of either VMM: that run is made again."""
+    """An emulated processor now and then kills a guest's kernel, with either VMM: that run is made again."""
     for left in (2, 1, 0):
         try:
             return disk_once(cmd, load)
         except RuntimeError as e:
-            if not left:
+            if not left or "Kernel panic" not in str(e):
                 raise
+            vmm = os.path.basename(cmd[0])
+            again[vmm] = again.get(vmm, 0) + 1
             print(f"  once more: {e}", file=sys.stderr)
 
 
@@ -317,6 +322,9 @@ def bench_disk(o, d):
                                 ("exits_op", "exits an operation"),
                                 ("cpu_us_op", "VMM CPU, us/operation")),
                                {"iops": ">= 1.0", "exits_op": "< 1.0"})
+    if again:
+        print(f"made once more, the guest's kernel having panicked: {again}")
+    result["again"] = again
     return result
 
 

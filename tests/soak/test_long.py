@@ -59,11 +59,12 @@ class Disks(vm.TestCase):
             r = self.boot("--rootfs", image, "--disk", f"path={data},direct=on,queues=4", "--cpus", 4,
                           "--memory", "1G", "--transport", transport, "--cmdline", vm.script(
                               "mount -t tmpfs t /tmp; cd /tmp; f=0; "
-                              "until [ $(cut -d. -f1 /proc/uptime) -gt 300 ]; do "
+                              "while :; do "
                               "fio --name=v --filename=/dev/vdb --rw=randrw --bsrange=512-128k "
                               "--size=48M --offset_increment=64M --numjobs=4 --iodepth=32 "
                               "--ioengine=libaio --direct=1 --verify=crc32c --verify_fatal=1 --fsync=64 "
-                              "--runtime=60 --group_reporting > out || { f=1; break; }; done; "
+                              "--runtime=60 --group_reporting > out || { f=1; break; }; "
+                              "[ $(cut -d. -f1 /proc/uptime) -gt 300 ] && break; done; "
                               "echo FIO=$f; tail -n 5 out; poweroff -f"), limit=1200, timeout=1150)
             self.assertEqual(r.status, 0, r)
             self.assertIn("FIO=0", r.out, r)

@@ -225,6 +225,27 @@ static void a_fd_removed_between_waking_and_dispatch_is_not_called(void **state)
 	assert_false(called);
 }
 
+static void fired(void *arg)
+{
+	__atomic_store_n((bool *)arg, true, __ATOMIC_SEQ_CST);
+}
+
+static void a_timer_set_while_the_loop_sleeps_fires(void **state)
+{
+	struct loop *l = *state;
+	bool done = false;
+	struct loop_timer t = {.fn = fired, .arg = &done};
+
+	assert_int_equal(loop_start(l, NULL), 0);
+	usleep(20000); /* it sleeps, for ever */
+	loop_lock(l);
+	loop_timer_set(l, &t, loop_now() + 1000000);
+	loop_unlock(l);
+	while (!__atomic_load_n(&done, __ATOMIC_SEQ_CST))
+		usleep(1000);
+	loop_join(l);
+}
+
 /*
  * Threads that take the lock again as soon as they have let it go, and keep it
  * for long, as vCPUs do that work on a slow register. Each wakes the loop, which
@@ -297,8 +318,10 @@ int main(void)
 		T(a_removed_fd_is_not_called_even_in_the_same_batch),
 		T(a_thread_runs_what_is_posted_from_outside),
 		T(a_fd_removed_between_waking_and_dispatch_is_not_called),
+		T(a_timer_set_while_the_loop_sleeps_fires),
 		T(a_thread_that_hammers_the_lock_does_not_starve_the_loop),
 	};
 
+	alarm(300); /* a hang fails */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

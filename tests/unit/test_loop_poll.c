@@ -64,11 +64,10 @@ static void look_run(void *arg)
 static bool look_end(void *arg)
 {
 	struct look *k = arg;
-	bool more = k->more;
+	bool more = __atomic_exchange_n(&k->more, false, __ATOMIC_SEQ_CST);
 
 	assert_int_equal(k->begun, k->ended + 1);
 	count(&k->ended);
-	k->more = false;
 	return more;
 }
 
@@ -134,6 +133,21 @@ static void after_a_short_sleep_the_loop_finds_work_by_itself(void **state)
 	loop_join(k->l);
 }
 
+static void work_that_comes_while_it_naps_is_found(void **state)
+{
+	struct look *k = *state;
+
+	loop_poll_most(k->l, 4000000000ull); /* without a break for a quarter of that */
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->begun);
+	usleep(1100000);
+	__atomic_store_n(&k->ready, true, __ATOMIC_SEQ_CST);
+	until(&k->ran);
+	assert_int_equal(seen(&k->woken), 1);
+	assert_int_equal(seen(&k->ended), 0);
+	loop_join(k->l);
+}
+
 static void ending(void *arg)
 {
 	loop_stop(((struct look *)arg)->l);
@@ -151,6 +165,8 @@ static void where_every_sleep_is_long_it_never_looks(void **state)
 	assert_int_equal(k->woken, 1);
 }
 
+#define SLOW 40000000u /* ns */
+
 struct slow {
 	struct look *k;
 	struct loop_timer t;
@@ -165,7 +181,8 @@ static void slow_round(void *arg)
 		s->before = s->k->begun;
 	if (s->rounds == 22)
 		loop_stop(s->k->l);
-	loop_timer_set(s->k->l, &s->t, loop_now() + 5000000);
+	eventfd_write(s->k->fd, 1); /* work, after a long time without */
+	loop_timer_set(s->k->l, &s->t, loop_now() + SLOW);
 }
 
 static void after_long_sleeps_it_looks_no_more(void **state)
@@ -173,10 +190,10 @@ static void after_long_sleeps_it_looks_no_more(void **state)
 	struct look *k = *state;
 	struct slow s = {.k = k};
 
-	/* One short sleep, and those that are longer than 1 ms, each with a look less long. */
+	/* One short sleep, and those that are longer than 10 ms, each with a look less long. */
 	s.t = (struct loop_timer){.fn = slow_round, .arg = &s};
-	loop_poll_most(k->l, 1000000);
-	loop_timer_set(k->l, &s.t, loop_now() + 5000000);
+	loop_poll_most(k->l, 10000000);
+	loop_timer_set(k->l, &s.t, loop_now() + SLOW);
 	loop_run(k->l);
 	assert_true(s.before > 0);
 	assert_int_equal(k->begun, s.before);
@@ -188,7 +205,7 @@ static void what_end_reports_is_not_slept_over(void **state)
 	struct look *k = *state;
 
 	loop_poll_most(k->l, 20000000);
-	k->more = true;
+	__atomic_store_n(&k->more, true, __ATOMIC_SEQ_CST);
 	assert_int_equal(loop_start(k->l, NULL), 0);
 	/* The second look begins only if the first one's end was no sleep. */
 	while (seen(&k->begun) < 2)
@@ -208,7 +225,7 @@ static void a_thread_that_wants_the_lock_gets_it_from_a_loop_that_looks(void **s
 		assert_int_equal(k->ended, 0);
 		loop_unlock(k->l);
 	}
-	k->ready = true;
+	__atomic_store_n(&k->ready, true, __ATOMIC_SEQ_CST);
 	until(&k->ran);
 	loop_join(k->l);
 }
@@ -234,6 +251,10 @@ static void tasks_timers_and_other_sources_have_their_turn(void **state)
 	loop_unlock(k->l);
 	while (seen(&k->woken) < 3)
 		usleep(1000);
+	eventfd_write(k->fd, 1);
+	while (seen(&k->woken) < 4)
+		usleep(1000);
+	assert_int_equal(k->ended, 0);
 	loop_join(k->l); /* and stop */
 }
 
@@ -259,6 +280,52 @@ static void without_a_pause_other_sources_have_their_turn(void **state)
 	loop_poll_del(&k->p);
 }
 
+/* Three threads at the lock: there is always one that wants it. The polls have their turn. */
+static void *wanting(void *arg)
+{
+	struct look *k = arg;
+
+	while (!seen(&k->ended) && !seen(&k->ran)) {
+		loop_lock(k->l);
+		loop_unlock(k->l);
+	}
+	return NULL;
+}
+
+static void threads_at_the_lock_do_not_keep_the_polls_from_their_turn(void **state)
+{
+	struct look *k = *state;
+	pthread_t t[3];
+
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->begun);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, wanting, k), 0);
+	__atomic_store_n(&k->ready, true, __ATOMIC_SEQ_CST);
+	until(&k->ran);
+	for (unsigned i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	loop_join(k->l);
+}
+
+static void a_poll_that_is_added_while_it_looks_is_begun(void **state)
+{
+	struct look *k = *state, other = {.l = k->l};
+
+	other.p = (struct loop_poll){.ops = &look_ops, .arg = &other};
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->begun);
+	loop_lock(k->l);
+	loop_poll_add(k->l, &other.p);
+	assert_int_equal(other.begun, 1);
+	loop_unlock(k->l);
+	__atomic_store_n(&other.ready, true, __ATOMIC_SEQ_CST);
+	until(&other.ran);
+	loop_join(k->l);
+	loop_poll_del(&other.p);
+	assert_int_equal(other.ended, 1);
+}
+
 static void a_poll_that_is_taken_away_is_ended(void **state)
 {
 	struct look *k = *state;
@@ -281,12 +348,15 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 		T(after_a_short_sleep_the_loop_finds_work_by_itself),
+		T(work_that_comes_while_it_naps_is_found),
 		T(where_every_sleep_is_long_it_never_looks),
 		T(after_long_sleeps_it_looks_no_more),
 		T(what_end_reports_is_not_slept_over),
 		T(a_thread_that_wants_the_lock_gets_it_from_a_loop_that_looks),
 		T(tasks_timers_and_other_sources_have_their_turn),
 		T(without_a_pause_other_sources_have_their_turn),
+		T(threads_at_the_lock_do_not_keep_the_polls_from_their_turn),
+		T(a_poll_that_is_added_while_it_looks_is_begun),
 		T(a_poll_that_is_taken_away_is_ended),
 	};
 

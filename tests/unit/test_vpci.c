@@ -92,6 +92,7 @@ static void vpci_with_33_queues_has_room_for_all(void **state)
 	cfg_wr(x, 0x18, 4, PORTS);
 	assert_int_equal(cfg_rd(x, find_cap(x, 0x11, 0) + 2, 2), 33);
 	assert_true(negotiate(x, 0));
+	use_memory(x);
 	assert_int_equal(rd(x, 0x12, 2), 33);
 	wr(x, 0x16, 2, 32);
 	assert_int_equal(rd(x, 0x18, 2), 64);
@@ -358,6 +359,7 @@ static void reset_of_a_queue_takes_its_kicks_and_vector(void **state)
 	struct fixture *x = *state;
 
 	go_live(x);
+	use_memory(x);
 	assert_int_equal(kvm.n, 2);
 	wr(x, 0x16, 2, 1);
 	wr(x, 0x3a, 2, 0); /* only 1 resets */

@@ -62,6 +62,7 @@ static void ioeventfds_are_those_of_enabled_queues(void **state)
 	struct fixture *x = *state;
 
 	negotiate(x, 0);
+	use_memory(x);
 	assert_int_equal(kvm.n, 0);
 	ring_registers(x, 0, &x->ring[0]);
 	wr(x, 0x1c, 2, 1);
@@ -73,11 +74,26 @@ static void ioeventfds_are_those_of_enabled_queues(void **state)
 	assert_int_equal(kvm.on[0].fd, x->v.queue[0].kick_fd);
 }
 
+static void ioeventfds_in_memory_begin_with_its_first_kick(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	enable_all(x);
+	assert_int_equal(kvm_count(true), 2);
+	assert_int_equal(kvm_count(false), 0);
+	wr(x, NOTIFY + 4, 2, 1);
+	assert_int_equal(x->kicks[1], 1);
+	assert_int_equal(kvm_count(true), 2);
+	assert_int_equal(kvm_count(false), 2);
+}
+
 static void ioeventfds_are_in_both_bars(void **state)
 {
 	struct fixture *x = *state;
 
 	enable_memory(x);
+	use_memory(x);
 	ring_registers(x, 1, &x->ring[1]);
 	wr(x, 0x1c, 2, 1);
 	assert_int_equal(kvm_count(true), 0);
@@ -103,6 +119,7 @@ static void ioeventfds_of_ports_come_and_go_with_queues(void **state)
 
 	go_live(x);
 	enable_all(x);
+	use_memory(x);
 	assert_int_equal(kvm_count(true), 2);
 	wr(x, 0x16, 2, 1);
 	wr(x, 0x3a, 2, 1); /* queue 1 is reset */
@@ -125,6 +142,7 @@ static void ioeventfds_of_ports_move_with_their_bar(void **state)
 
 	go_live(x);
 	enable_all(x);
+	use_memory(x);
 	cfg_wr(x, 0x18, 4, 0xe000);
 	assert_int_equal(kvm_count(true), 2);
 	for (unsigned i = 0; i < kvm.n; i++)
@@ -141,6 +159,7 @@ static void ioeventfds_move_with_the_bar(void **state)
 	struct fixture *x = *state;
 
 	go_live(x);
+	use_memory(x);
 	cfg_wr(x, 4, 2, 0);
 	assert_int_equal(kvm.n, 0);
 	cfg_wr(x, 4, 2, 2);
@@ -362,6 +381,7 @@ int main(void)
 		T(ports_kick_the_queue_of_their_address),
 		T(kicks_before_driver_ok_are_nothing),
 		T(ioeventfds_are_those_of_enabled_queues),
+		T(ioeventfds_in_memory_begin_with_its_first_kick),
 		T(ioeventfds_are_in_both_bars),
 		T(ioeventfds_of_ports_come_and_go_with_queues),
 		T(ioeventfds_of_ports_move_with_their_bar),
