@@ -22,6 +22,7 @@ struct loop {
 	pthread_mutex_t gate;       /* the loop's thread holds it while it waits */
 	bool waits;                 /* atomic: there is somebody at the gate to let pass */
 	bool wanted;                /* atomic: another thread waits for the lock */
+	unsigned taken;             /* atomic: how often others took it */
 	pthread_mutex_t tasks_lock; /* innermost: held for a few instructions only */
 	struct loop_task *tasks, **tasks_end;
 	struct loop_timer *timers; /* sorted by due */
@@ -96,6 +97,7 @@ void loop_lock(struct loop *l)
 	}
 	pthread_mutex_lock(&l->lock);
 	__atomic_store_n(&l->wanted, false, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&l->taken, 1, __ATOMIC_RELAXED);
 }
 
 void loop_unlock(struct loop *l)
@@ -456,10 +458,12 @@ static int poll_first(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 	return n;
 }
 
-/* Lets who waits for the lock have it, who needs a moment to wake up. */
-static void let_in(struct loop *l)
+/* Lets one who waits for the lock have it, who needs a moment to wake up; @taken: before. */
+static void let_in(struct loop *l, unsigned taken)
 {
-	for (int i = 0; i < 100 && __atomic_load_n(&l->wanted, __ATOMIC_RELAXED); i++)
+	for (int i = 0; i < 100 && __atomic_load_n(&l->wanted, __ATOMIC_RELAXED) &&
+			__atomic_load_n(&l->taken, __ATOMIC_RELAXED) == taken;
+	     i++)
 		sched_yield();
 }
 
@@ -500,8 +504,11 @@ static int loop_sleep(struct loop *l, struct epoll_event *ev)
 	if (n < 0 && !poll_end(l))
 		timeout = loop_timeout(l);
 	l->awake = false;
+	unsigned taken = __atomic_load_n(&l->taken, __ATOMIC_RELAXED);
+
 	loop_leave(l);
-	let_in(l);
+	if (n == 0 && !nap_ns)
+		let_in(l, taken);
 	nap.tv_nsec = (long)nap_ns;
 	n = nap_ns ? epoll_pwait2(l->epfd, ev, LOOP_EVENTS, &nap, NULL)
 		   : epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
