@@ -8,6 +8,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "virtio/features.h"
+
 #define BIT(n) (1ull << (n))
 
 /* What a driver may set; NEEDS_RESET is the device's alone (section 2.1.2). */
@@ -261,6 +263,16 @@ static bool features_ok(const struct virtio *v)
 	return !(v->acked & ~v->offered) && virtio_has(v, VIRTIO_F_VERSION_1);
 }
 
+static void say_negotiated(struct virtio *v)
+{
+	char text[FEATURES_TEXT];
+
+	if (!log_on(LOG_INFO))
+		return;
+	features_text(text, sizeof(text), v->ops->id, v->acked);
+	log_guest_at(LOG_INFO, &v->budget, "%s negotiated: %s", v->name, text);
+}
+
 static void device_start(struct virtio *v)
 {
 	/* Latched before it could start: it does nothing until it is reset, but the driver is told.
@@ -274,6 +286,7 @@ static void device_start(struct virtio *v)
 			goto fail;
 	if (v->ops->start(v) == 0) {
 		v->running = true;
+		say_negotiated(v);
 		return;
 	}
 	log_guest(&v->budget, "%s: the device cannot start", v->name);

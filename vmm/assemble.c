@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "guest/marks.h"
+#include "virtio/features.h"
 #include "virtio/image.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
@@ -44,6 +45,10 @@ static int attach(struct machine *m, struct virtio *v, struct err *e)
 	struct virtio_slot *s = &m->slot[m->nslots];
 	const struct vpci_env env = {.pci = m->pci, .irqs = m->irqs, .vm = &m->vm};
 
+	int r = features_apply(m->host->cfg, v, e);
+
+	if (r < 0)
+		return r;
 	s->v = v;
 	m->nslots++; /* MACHINE_VIRTIO_MAX counts every device there can be */
 	if (m->host->cfg->transport == TRANSPORT_MMIO)
@@ -74,6 +79,23 @@ static int build_disk(struct machine *m, unsigned i, struct err *e)
 	return attach(m, blk_virtio(m->blk[i]), e);
 }
 
+/* The user may have named devices that this machine does not have. */
+static int check_features(const struct machine *m, struct err *e)
+{
+	const struct config *c = m->host->cfg;
+
+	for (size_t i = 0; i < c->nfeatures; i++) {
+		bool found = false;
+
+		for (unsigned k = 0; k < m->nslots && !found; k++)
+			found = !strcmp(m->slot[k].v->name, c->features[i].device);
+		if (!found)
+			return err_msg(e, -ENODEV, "--virtio-features %s: this machine has none",
+				       c->features[i].device);
+	}
+	return 0;
+}
+
 /* The order is that of the PCI slots: console, disks, rng. */
 static int build_virtio(struct machine *m, struct err *e)
 {
@@ -89,7 +111,9 @@ static int build_virtio(struct machine *m, struct err *e)
 		r = build_disk(m, i, e);
 	if (r == 0)
 		r = rng_new(&m->rng, m->gm, h->loop, e);
-	return r < 0 ? r : attach(m, rng_virtio(m->rng), e);
+	if (r == 0)
+		r = attach(m, rng_virtio(m->rng), e);
+	return r < 0 ? r : check_features(m, e);
 }
 
 static void destroy_virtio(struct machine *m)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "virtio/features.h"
 #include "vmm/log.h"
 #include "vmm/machine.h"
 #include "vmm/opts.h"
@@ -86,6 +87,11 @@ static int set_transport(void *c, const char *v, struct err *e)
 		return err_msg(e, -EINVAL, "must be pci or mmio");
 	((struct config *)c)->transport = strcmp(v, "pci") ? TRANSPORT_MMIO : TRANSPORT_PCI;
 	return 0;
+}
+
+static int set_virtio_features(void *c, const char *v, struct err *e)
+{
+	return features_config(c, v, e);
 }
 
 static int set_console(void *c, const char *v, struct err *e)
@@ -193,6 +199,12 @@ static const struct opt boot_options[] = {
 	{VALUE("serial", set_serial, "WHERE"),
 	 .help = "16550 at 0x3f8 (default: off)\n"
 		 "WHERE is off, null, tty, pty, file=PATH or socket=PATH"},
+	{GROUP("For developers of drivers:")},
+	{VALUE("virtio-features", set_virtio_features, "DEVICE=-FEATURE[,...]"), .repeat = true,
+	 .help = "what a device shall not offer, in the standard's\n"
+		 "words: disk0=-EVENT_IDX,-INDIRECT_DESC; -v says\n"
+		 "what each offers and what its driver took\n"
+		 "(devices: console, disk0, disk1, ..., rng)"},
 	{GROUP("The run:")},
 	{VALUE("timeout", set_timeout, "SECONDS"),
 	 .help = "end the machine then, with status 124 (0: never)"},

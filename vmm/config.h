@@ -39,6 +39,12 @@ struct disk_config {
 	uint16_t queue_size; /* 0: 512; a power of two, 2 to CONFIG_QUEUE_MAX */
 };
 
+#define CONFIG_FEATURES_MAX 32
+struct features_config {
+	char device[16];  /* "disk0" */
+	uint64_t without; /* virtio feature bits that it shall not offer */
+};
+
 struct config {
 	char *kernel;  /* path; filled with the newest /boot/vmlinuz* by config_check */
 	char *initrd;  /* NULL: built by mvm when a root or nothing is given */
@@ -53,6 +59,8 @@ struct config {
 	struct char_config console, serial;
 	struct disk_config disks[CONFIG_DISKS_MAX];
 	size_t ndisks;
+	struct features_config features[CONFIG_FEATURES_MAX]; /* virtio/features.h fills them */
+	size_t nfeatures;
 	unsigned timeout_s; /* 0: none */
 	bool no_reboot;
 	bool software_kvm;   /* run on a software KVM too (freestanding test guests) */

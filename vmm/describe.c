@@ -3,6 +3,7 @@
 #include <endian.h>
 #include <string.h>
 
+#include "virtio/features.h"
 #include "vmm/assemble.h"
 #include "vmm/log.h"
 
@@ -58,6 +59,14 @@ static void describe_disk(const struct machine *m, unsigned i)
 		 v->nqueues == 1 ? "" : "s");
 }
 
+static void describe_features(const struct virtio *v)
+{
+	char text[FEATURES_TEXT];
+
+	features_text(text, sizeof(text), v->ops->id, v->offered);
+	log_info("%s offers: %s", v->name, text);
+}
+
 static void describe_chr(const char *what, const struct char_config *c)
 {
 	static const char *const modes[] = {
@@ -81,6 +90,8 @@ void machine_describe(const struct machine *m)
 		 c->cpus == 1 ? "" : "s", memory, c->transport == TRANSPORT_MMIO ? "MMIO" : "PCI");
 	for (unsigned i = 0; i < c->ndisks; i++)
 		describe_disk(m, i);
+	for (unsigned i = 0; i < m->nslots; i++)
+		describe_features(m->slot[i].v);
 	describe_chr("console", &c->console);
 	describe_chr("serial", &c->serial);
 }

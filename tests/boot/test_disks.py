@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks under real loads: fio verifies what it wrote, over both transports."""
 import os
+import re
 import subprocess
 
 from tests.lib import vm
@@ -43,6 +44,22 @@ class Disks(vm.TestCase):
                                 "echo DD=$?; poweroff -f"))
         self.assertEqual(r.status, 0, r)
         self.assertRegex(r.out, r"DD=1")
+
+    def test_features_taken_away_are_not_negotiated(self):
+        """Bits of the driver's set in sysfs, and what mvm says of both sides; the disk works all the same."""
+        for transport in ("pci", "mmio"):
+            with self.subTest(transport):
+                r = self.boot("-v", "--rootfs", self.rootfs(), "--transport", transport,
+                              "--virtio-features", "disk0=-EVENT_IDX,-INDIRECT_DESC,-WRITE_ZEROES",
+                              "--virtio-features", "rng=-EVENT_IDX", "--cmdline",
+                              vm.script("cat /sys/block/vda/device/features; poweroff -f"))
+                self.assertEqual(r.status, 0, r)
+                bits = re.search(r"\b[01]{64}\b", r.out)[0]
+                self.assertEqual([bits[i] for i in (9, 14, 28, 29, 32)], list("10001"), r)
+                self.assertRegex(r.err, r"disk0 offers: (?!.*EVENT_IDX).*FLUSH.*VERSION_1", r)
+                self.assertRegex(r.err, r"disk0 negotiated: (?!.*INDIRECT_DESC).*FLUSH.*VERSION_1", r)
+                self.assertRegex(r.err, r"rng offers: INDIRECT_DESC VERSION_1 RING_RESET", r)
+                self.assertRegex(r.err, r"console offers: .*EVENT_IDX", r)
 
     def test_serial_and_order_of_disks(self):
         a, b = self.disk("a.img", 16), self.disk("b.img", 32)

@@ -258,9 +258,24 @@ class Options(Cli):
         for line in (f"kernel: {GUEST}, ELF, of unknown version", "initramfs: none",
                      "machine: 2 CPUs, 128M of memory, virtio over PCI",
                      f"--disk {disk}: 1048576 bytes, raw, read-only, through the page cache, "
-                     "write-back, 1 queue", "console: off", "serial: off"):
+                     "write-back, 1 queue", "console: off", "serial: off",
+                     "rng offers: INDIRECT_DESC EVENT_IDX VERSION_1 RING_RESET"):
             self.assertIn(f"mvm: {line}\n", r.err)
         self.assertRegex(r.err, "mvm: command line: .*panic=-1 .*off\n")
+
+    def test_virtio_features(self):
+        option = "--virtio-features"
+        for value, *says in (("disk0=-EVENT_INDEX", "EVENT_INDEX", "did you mean -EVENT_IDX?"),
+                             ("disk0=EVENT_IDX", "only taken away"),
+                             ("net0=-MRG_RXBUF", "net0: no device"),
+                             ("disk0", "DEVICE=-FEATURE"),
+                             ("rng=-VERSION_1", "VERSION_1"),
+                             ("disk7=-FLUSH", "disk7", "this machine has none")):
+            with self.subTest(value):
+                self.refused(option, value, says=[option, *says])
+        disk = self.file("d", bytes(1 << 20))
+        self.refused("--disk", f"{disk},queues=1", option, "disk0=-MQ",
+                     says=[option, "disk0 does not offer MQ"])
 
     def test_unknown_transport(self):
         self.refused("--transport", "usb", says=["--transport", "usb", "pci"])
