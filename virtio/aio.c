@@ -109,7 +109,7 @@ static int reap(struct aio *a, long min)
 	return n;
 }
 
-static void take(struct aio *a)
+void aio_take(struct aio *a)
 {
 	unsigned budget = a->in_flight;
 	eventfd_t count;
@@ -135,7 +135,7 @@ static void take(struct aio *a)
 static void aio_event(void *arg, uint32_t events)
 {
 	(void)events;
-	take(arg);
+	aio_take(arg);
 }
 
 /*
@@ -155,11 +155,6 @@ bool aio_ready(const struct aio *a)
 	return a->in_flight && r->magic == RING_MAGIC &&
 	       __atomic_load_n(&r->head, __ATOMIC_RELAXED) !=
 		       __atomic_load_n(&r->tail, __ATOMIC_RELAXED);
-}
-
-void aio_take(struct aio *a)
-{
-	take(a);
 }
 
 bool aio_wait(struct aio *a)

@@ -50,10 +50,12 @@ static const struct kind {
 static const struct kind *kind_of(const char *device)
 {
 	for (size_t i = 0; i < KINDS; i++) {
-		size_t len = strlen(kinds[i].name), digits = strspn(device + len, "0123456789");
+		size_t len = strlen(kinds[i].name), digits;
 
-		if (!strncmp(device, kinds[i].name, len) && !device[len + digits] &&
-		    (digits != 0) == kinds[i].numbered)
+		if (strncmp(device, kinds[i].name, len))
+			continue; /* it may be shorter */
+		digits = strspn(device + len, "0123456789");
+		if (!device[len + digits] && (digits != 0) == kinds[i].numbered)
 			return &kinds[i];
 	}
 	return NULL;
@@ -124,6 +126,8 @@ int features_config(struct config *c, const char *text, struct err *e)
 	strcpy(list, text + len + 1);
 	for (char *w = strtok_r(list, ",", &save); w && !r; w = strtok_r(NULL, ",", &save))
 		r = take(k, w, &f.without, e);
+	if (!r && !f.without)
+		r = err_msg(e, -EINVAL, "no feature is named: DEVICE=-FEATURE[,-FEATURE...]");
 	if (r)
 		return r;
 	if (c->nfeatures == CONFIG_FEATURES_MAX)

@@ -63,6 +63,8 @@ static void describe_features(const struct virtio *v)
 {
 	char text[FEATURES_TEXT];
 
+	if (!log_on(LOG_INFO))
+		return;
 	features_text(text, sizeof(text), v->ops->id, v->offered);
 	log_info("%s offers: %s", v->name, text);
 }

@@ -50,6 +50,8 @@ static void bad_words_are_named(void **state)
 		{"", "must be DEVICE="},
 		{"disk0", "must be DEVICE="},
 		{"disk0=", "must be DEVICE="},
+		{"disk0=,", "no feature is named"},
+		{"d=-MQ", "d: no device"},
 		{"=-MQ", "no device"},
 		{"disk=-MQ", "disk: no device"},
 		{"rng0=-EVENT_IDX", "rng0: no device"},
