@@ -203,9 +203,11 @@ static void drain(struct blk *b, unsigned q)
 	notify(b); /* other queues may have waited for what was in flight here */
 }
 
-bool blk_at_rest(const struct blk *b)
+static bool blk_at_rest(const struct virtio *v)
 {
-	for (unsigned q = 0; q < b->v.nqueues; q++)
+	const struct blk *b = (const struct blk *)v;
+
+	for (unsigned q = 0; q < v->nqueues; q++)
 		if (b->queue[q].in_flight)
 			return false;
 	return true;
@@ -228,6 +230,30 @@ static void blk_stop(struct virtio *v)
 	reset_cache(b);
 }
 
+/* Of the data alone: header and status take two descriptors more. */
+static uint32_t seg_max(unsigned queue_size)
+{
+	return htole32(queue_size > 2 ? queue_size - 2 : 1);
+}
+
+/* Any queue may get the longest request: the smallest one counts. */
+static void blk_resized(struct virtio *v)
+{
+	uint16_t least = VQ_SIZE_MAX;
+	uint32_t max;
+
+	for (unsigned q = 0; q < v->nqueues; q++)
+		if (vq_max_size(virtio_vq(v, q)) < least)
+			least = vq_max_size(virtio_vq(v, q));
+	max = seg_max(least);
+	memcpy(v->config + offsetof(struct virtio_blk_config, seg_max), &max, sizeof(max));
+}
+
+static void blk_virtio_free(struct virtio *v)
+{
+	blk_free((struct blk *)v);
+}
+
 static const struct virtio_ops blk_ops = {
 	.id = VIRTIO_ID_BLOCK,
 	.start = blk_start,
@@ -236,6 +262,9 @@ static const struct virtio_ops blk_ops = {
 	.queue_stop = blk_queue_stop,
 	.kick = blk_kick,
 	.config_write = blk_config_write,
+	.resized = blk_resized,
+	.at_rest = blk_at_rest,
+	.free = blk_virtio_free,
 };
 
 /* ------------------------------------------------------------- set-up */
@@ -251,11 +280,9 @@ static uint32_t blocks(uint32_t bytes, uint32_t max)
 static void fill_config(struct blk *b, unsigned queues, unsigned queue_size)
 {
 	const struct image *im = b->im;
-	/* Header and status take two descriptors. */
-	uint32_t seg_max = queue_size > 2 ? queue_size - 2 : 1;
 	struct virtio_blk_config c = {
 		.capacity = htole64(b->sectors),
-		.seg_max = htole32(seg_max),
+		.seg_max = seg_max(queue_size),
 		.blk_size = htole32(BLK_SECTOR),
 		.physical_block_exp = (uint8_t)__builtin_ctz(im->physical / BLK_SECTOR),
 		.min_io_size = htole16((uint16_t)blocks(im->io_min, UINT16_MAX)),

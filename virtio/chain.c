@@ -149,3 +149,45 @@ void chain_unwritten(struct vq_chain *c)
 	c->used = c->iov_from;
 	c->gap = true;
 }
+
+void chain_written(struct vq_chain *c, uint32_t len)
+{
+	if (len >= c->used)
+		return;
+	c->used = len;
+	c->gap = true;
+}
+
+int chain_poke(struct vq_chain *c, uint32_t off, const void *buf, uint32_t len)
+{
+	uint16_t seg = c->nread;
+	uint32_t at = 0, left = off + len;
+	struct cursor cur = {&seg, &at, &left};
+	const uint8_t *from = buf;
+
+	if (c->orphan || off > c->used || len > c->used - off)
+		return -EINVAL;
+	while (off)
+		off -= piece(c, cur, off).len;
+	while (len) {
+		struct vq_seg p = piece(c, cur, len);
+
+		if (gmem_write(c->gm, p.at, from, p.len))
+			return -EINVAL;
+		from += p.len;
+		len -= p.len;
+	}
+	return 0;
+}
+
+void chain_rewind(struct vq_chain *c)
+{
+	c->rseg = 0;
+	c->wseg = c->nread;
+	c->roff = c->woff = c->readable = c->writable = c->used = 0;
+	/* vq_next saw to it that all of them together are less than 4 GiB. */
+	for (uint16_t i = 0; i < c->nseg; i++)
+		*(i < c->nread ? &c->readable : &c->writable) += c->seg[i].len;
+	c->gap = false;
+	c->iov_from = UINT32_MAX;
+}

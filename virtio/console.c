@@ -279,6 +279,11 @@ static void console_stop(struct virtio *v)
 	console_queue_stop(v, TXQ);
 }
 
+static void console_virtio_free(struct virtio *v)
+{
+	console_free(of(v));
+}
+
 static const struct virtio_ops console_ops = {
 	.id = VIRTIO_ID_CONSOLE,
 	.start = console_start,
@@ -287,6 +292,7 @@ static const struct virtio_ops console_ops = {
 	.queue_stop = console_queue_stop,
 	.kick = console_kick,
 	.config_write = console_config_write,
+	.free = console_virtio_free,
 };
 
 int console_new(struct console **ret, struct gmem *gm, struct loop *l, struct chr *chr,

@@ -86,6 +86,11 @@ void msix_raise(struct msix *m, unsigned vector)
 		irq_raise(m->vec[vector].irq);
 }
 
+int msix_fd(const struct msix *m, unsigned vector)
+{
+	return msix_on(m) && vector < m->n ? irq_fd(m->vec[vector].irq) : -1;
+}
+
 void msix_clear(struct msix *m)
 {
 	for (unsigned i = 0; i < m->n; i++)

@@ -53,6 +53,8 @@ void msix_cfg_written(struct msix *m, const struct pci_func *f, unsigned off, un
 bool msix_on(const struct msix *m);
 /* Any @vector: one out of range, or MSI-X disabled, raises nothing. */
 void msix_raise(struct msix *m, unsigned vector);
+/* The eventfd that raises @vector, masked or not; -1 where msix_raise would raise nothing. */
+int msix_fd(const struct msix *m, unsigned vector);
 void msix_clear(struct msix *m); /* device reset: forgets what is pending, keeps the table */
 
 uint64_t msix_table_read(const struct msix *m, uint64_t off, unsigned size);

@@ -76,6 +76,11 @@ static void rng_queue_stop(struct virtio *v, unsigned index)
 	(void)index;
 }
 
+static void rng_virtio_free(struct virtio *v)
+{
+	rng_free((struct rng *)v);
+}
+
 static const struct virtio_ops rng_ops = {
 	.id = VIRTIO_ID_RNG,
 	.start = rng_start,
@@ -83,6 +88,7 @@ static const struct virtio_ops rng_ops = {
 	.queue_start = rng_queue_start,
 	.queue_stop = rng_queue_stop,
 	.kick = rng_kick,
+	.free = rng_virtio_free,
 };
 
 int rng_new(struct rng **ret, struct gmem *gm, struct loop *l, struct err *e)

@@ -67,7 +67,7 @@ static void queue_kicked(void *arg, uint32_t events)
 	virtio_kick(q->v, q->index);
 }
 
-int virtio_add_queue(struct virtio *v, uint16_t max_size)
+static int ring_new(struct virtio *v, struct vq **ret, unsigned index, uint16_t max_size)
 {
 	struct vq_owner owner = {
 		.interrupt = queue_interrupt,
@@ -75,13 +75,39 @@ int virtio_add_queue(struct virtio *v, uint16_t max_size)
 		.arg = v,
 		.name = v->name,
 	};
+
+	return vq_new(ret, v->gm, index, max_size, &owner);
+}
+
+int virtio_resize(struct virtio *v, const uint16_t *size, unsigned n)
+{
+	struct vq *ring[VIRTIO_QUEUES_MAX] = {NULL};
+	int r = 0;
+
+	for (unsigned i = 0; i < v->nqueues && !r; i++)
+		r = ring_new(v, &ring[i], i, size[i < n ? i : n - 1]);
+	for (unsigned i = 0; i < v->nqueues; i++) {
+		struct vq *old = v->queue[i].vq;
+
+		vq_free(r ? ring[i] : old);
+		if (!r)
+			v->queue[i].vq = ring[i];
+		v->queue[i].size = vq_max_size(v->queue[i].vq);
+	}
+	if (!r && v->ops->resized)
+		v->ops->resized(v);
+	return r;
+}
+
+int virtio_add_queue(struct virtio *v, uint16_t max_size)
+{
 	struct virtio_queue *q;
 	int r;
 
 	if (v->nqueues == VIRTIO_QUEUES_MAX)
 		return -ENOSPC;
 	q = &v->queue[v->nqueues];
-	r = vq_new(&q->vq, v->gm, v->nqueues, max_size, &owner);
+	r = ring_new(v, &q->vq, v->nqueues, max_size);
 	if (r)
 		return r;
 	q->v = v;
@@ -151,6 +177,38 @@ void virtio_rekick(struct virtio *v, unsigned q)
 	/* EAGAIN: the counter is full, so the kick is pending anyway. A reset drains it. */
 	if (write(v->queue[q].kick_fd, &one, sizeof(one)) < 0)
 		return;
+}
+
+/* ------------------------------------------------------------- queues served elsewhere */
+
+int virtio_lend_kicks(struct virtio *v, unsigned q)
+{
+	loop_fd_del(&v->queue[q].kick_src);
+	return v->queue[q].kick_fd;
+}
+
+void virtio_return_kicks(struct virtio *v, unsigned q)
+{
+	struct virtio_queue *vq = &v->queue[q];
+
+	if (!vq->kick_src.loop && loop_fd_add(v->loop, &vq->kick_src, vq->kick_fd, EPOLLIN))
+		virtio_needs_reset(v); /* it would hear no kick any more */
+}
+
+int virtio_queue_fd(struct virtio *v, unsigned q)
+{
+	return v->bearer.queue_fd ? v->bearer.queue_fd(v->bearer.t, q) : -1;
+}
+
+void virtio_interrupt(struct virtio *v, unsigned q)
+{
+	queue_interrupt(v, q);
+}
+
+void virtio_rewired(struct virtio *v, unsigned q)
+{
+	if (v->running && v->ops->rewired && q < v->nqueues && vq_live(v->queue[q].vq))
+		v->ops->rewired(v, q);
 }
 
 /* ------------------------------------------------------------- queues */

@@ -22,9 +22,12 @@
 #define VIRTIO_QUEUES_MAX 33
 #define VIRTIO_CONFIG_MAX 256
 
+#define VIRTIO_ID_NET 1
 #define VIRTIO_ID_BLOCK 2
 #define VIRTIO_ID_CONSOLE 3
 #define VIRTIO_ID_RNG 4
+#define VIRTIO_ID_VSOCK 19
+#define VIRTIO_ID_FS 26
 
 /* Feature bits that belong to no device, section 6. */
 #define VIRTIO_F_INDIRECT_DESC 28
@@ -57,12 +60,24 @@ struct virtio_ops {
 	void (*kick)(struct virtio *v, unsigned q);
 	/* The driver wrote configuration bytes. NULL: read-only. */
 	void (*config_write)(struct virtio *v, unsigned off, unsigned size, uint64_t val);
+	/* The queues have other sizes (virtio_resize): what the configuration says of them. NULL:
+	 * nothing. */
+	void (*resized)(struct virtio *v);
+	/* virtio_queue_fd(q) has changed, on a running device. NULL: it is of no interest. */
+	void (*rewired)(struct virtio *v, unsigned q);
+	/* Nothing is in flight: until the loop's lock, which is held, is let go, nobody reads or
+	 * writes guest memory for this device. NULL: always. */
+	bool (*at_rest)(const struct virtio *v);
+	void (*free)(struct virtio *v); /* the whole device; its transport is gone */
 };
 
 /* The transport's side. */
 struct virtio_bearer {
 	void (*queue_interrupt)(void *t, unsigned q);
 	void (*config_interrupt)(void *t);
+	/* An eventfd that does what queue_interrupt does, without us, as the driver has wired it
+	 * now; -1: there is none. It stays the transport's. */
+	int (*queue_fd)(void *t, unsigned q);
 	void *t;
 };
 
@@ -102,6 +117,12 @@ int virtio_init(struct virtio *v, const struct virtio_ops *ops, const char *name
 /* Before any transport; in order. @max_size: a power of two up to VQ_SIZE_MAX. 0 or a negative
  * errno. */
 int virtio_add_queue(struct virtio *v, uint16_t max_size);
+/*
+ * Other maximum sizes, for queues 0 to @n - 1 and the last one for the rest; before any
+ * transport. @n: 1 to nqueues. 0, -EINVAL (no power of two up to VQ_SIZE_MAX) or -ENOMEM;
+ * after an error all is as it was.
+ */
+int virtio_resize(struct virtio *v, const uint16_t *size, unsigned n);
 void virtio_fini(
 	struct virtio *v); /* stops it when it runs; fine after an init that failed, or none */
 
@@ -116,6 +137,16 @@ void virtio_config_changed(
 /* Come back to queue @q through kick() after the rest of the loop had its turn: bounds the work of
  * one call. */
 void virtio_rekick(struct virtio *v, unsigned q);
+/*
+ * For a back end outside of this process or in the kernel, which serves a queue
+ * itself: the eventfd where kicks arrive, not watched here any more until it is
+ * given back; and one that interrupts the driver, or -1 (then the back end gets an eventfd
+ * of the device's own, and virtio_interrupt follows). Between start and stop of the queue.
+ */
+int virtio_lend_kicks(struct virtio *v, unsigned q);
+void virtio_return_kicks(struct virtio *v, unsigned q); /* does nothing when they were not lent */
+int virtio_queue_fd(struct virtio *v, unsigned q);
+void virtio_interrupt(struct virtio *v, unsigned q);
 static inline struct vq *virtio_vq(struct virtio *v, unsigned q)
 {
 	return v->queue[q].vq;
@@ -141,6 +172,7 @@ void virtio_queue_reset(struct virtio *v,
 void virtio_queue_disable(struct virtio *v,
 			  unsigned q); /* the same without the feature (MMIO's QueueReady = 0) */
 void virtio_kick(struct virtio *v, unsigned q);              /* any @q */
+void virtio_rewired(struct virtio *v, unsigned q);           /* any @q: queue_fd changed */
 struct virtio_queue *virtio_q(struct virtio *v, unsigned q); /* NULL when out of range */
 
 #endif

@@ -54,6 +54,7 @@ struct vmmio {
 	unsigned nioeventfds; /* queues whose notification KVM turns into an eventfd */
 	uint32_t device_sel, driver_sel, queue_sel;
 	uint32_t isr;
+	bool direct; /* a back end raises the line by itself: which queue it was for nobody knows */
 };
 
 /* ------------------------------------------------------------- interrupts */
@@ -72,6 +73,20 @@ static void queue_interrupt(void *arg, unsigned q)
 {
 	(void)q;
 	raise_isr(arg, ISR_QUEUE);
+}
+
+/*
+ * A back end that raises the line itself cannot set the status bit. From here on
+ * it reads as set at all times: the driver looks at queues that may be empty, which
+ * it has to be ready for anyway.
+ */
+static int queue_fd(void *arg, unsigned q)
+{
+	struct vmmio *t = arg;
+
+	(void)q;
+	t->direct = true;
+	return irq_fd(t->irq);
 }
 
 static void config_interrupt(void *arg)
@@ -106,7 +121,7 @@ static uint32_t read_reg(struct vmmio *t, uint64_t off)
 	case REG_DEVICE_FEATURES:
 		return virtio_get_features(t->v, t->device_sel);
 	case REG_INTERRUPT_STATUS:
-		return t->isr;
+		return t->isr | (t->direct ? ISR_QUEUE : 0);
 	case REG_STATUS:
 		return t->v->status;
 	case REG_SHM_LEN_LOW:
@@ -186,6 +201,7 @@ static void write_status(struct vmmio *t, uint32_t val)
 	virtio_set_status(t->v, (uint8_t)val);
 	if (!(uint8_t)val) {
 		t->isr = 0;
+		t->direct = false;
 		t->device_sel = t->driver_sel = t->queue_sel = 0;
 	}
 }
@@ -309,7 +325,7 @@ int vmmio_new(struct vmmio **ret, struct virtio *v, const struct vmmio_env *env,
 		vmmio_discard(t);
 		return r;
 	}
-	v->bearer = (struct virtio_bearer){queue_interrupt, config_interrupt, t};
+	v->bearer = (struct virtio_bearer){queue_interrupt, config_interrupt, queue_fd, t};
 	*ret = t;
 	return 0;
 }

@@ -107,6 +107,19 @@ static void vpci_queue_interrupt(void *arg, unsigned q)
 		t->isr |= ISR_QUEUE;
 }
 
+static int vpci_queue_fd(void *arg, unsigned q)
+{
+	struct vpci *t = arg;
+
+	return msix_fd(&t->msix, t->queue_vector[q]);
+}
+
+static void rewired(struct vpci *t)
+{
+	for (unsigned q = 0; q < t->v->nqueues; q++)
+		virtio_rewired(t->v, q);
+}
+
 static void vpci_config_interrupt(void *arg)
 {
 	struct vpci *t = arg;
@@ -232,6 +245,7 @@ static void queue_write(struct vpci *t, unsigned reg, uint32_t val)
 	switch (reg) {
 	case REG(COMMON_QUEUE_VECTOR, 2):
 		t->queue_vector[q->index] = vector_check(t, val);
+		virtio_rewired(t->v, q->index);
 		break;
 	case REG(COMMON_QUEUE_ENABLE, 2):
 		if (val == 1) /* section 4.1.4.3.2: never anything else */
@@ -413,7 +427,11 @@ static void vpci_cfg_written(struct pci_func *f, unsigned off, unsigned size)
 	uint32_t at, len;
 	const struct pci_bar *b = window(t, off, &at, &len);
 
+	bool was_on = msix_on(&t->msix);
+
 	msix_cfg_written(&t->msix, f, off, size);
+	if (msix_on(&t->msix) != was_on)
+		rewired(t);
 	if (b)
 		b->ops->write(b->dev, at, len, pci_get(f, t->pci_cfg + CAP_EXTRA, len));
 }
@@ -489,6 +507,8 @@ static void vpci_bars(struct vpci *t, const struct pci_bus *pci)
 static uint32_t vpci_class(uint16_t id)
 {
 	switch (id) {
+	case VIRTIO_ID_NET:
+		return 0x020000; /* Ethernet */
 	case VIRTIO_ID_BLOCK:
 		return 0x018000; /* other mass storage */
 	case VIRTIO_ID_CONSOLE:
@@ -527,7 +547,8 @@ static int vpci_set_up(struct vpci *t, const struct vpci_env *env, struct err *e
 	ret = pci_add(env->pci, f, e);
 	if (ret)
 		return ret;
-	t->v->bearer = (struct virtio_bearer){vpci_queue_interrupt, vpci_config_interrupt, t};
+	t->v->bearer = (struct virtio_bearer){vpci_queue_interrupt, vpci_config_interrupt,
+					      vpci_queue_fd, t};
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "virtio/vq_lost.h"
 #include "vmm/log.h"
 
 /* Section 2.7.5: a descriptor is 16 bytes. */
@@ -43,6 +44,10 @@ struct vq {
 	struct vq_chain **out; /* by head: the chain in flight, or NULL */
 	struct vq_chain *idle; /* for reuse, nidle of them */
 	unsigned nidle;
+	uint16_t *
+		lost; /* heads of chains that vq_adopt found: nlost of them, the next one at lost_at
+		       */
+	unsigned nlost, lost_at;
 	uint64_t *table; /* the copy of an indirect table: size descriptors */
 	struct log_budget budget;
 };
@@ -135,7 +140,10 @@ void vq_reset(struct vq *q)
 	}
 	q->nidle = 0;
 	free(q->table);
+	free(q->lost);
 	q->table = NULL;
+	q->lost = NULL;
+	q->nlost = q->lost_at = 0;
 	q->desc = q->avail = q->used = (struct gwin){0};
 	q->avail_next = q->avail_seen = q->used_idx = 0;
 	q->unsignalled = 0;
@@ -320,10 +328,10 @@ static void vq_chain_put(struct vq *q, struct vq_chain *c)
 	q->nidle++;
 }
 
-/* Whether the available ring holds an element that was not taken. */
+/* Whether there is a chain to take: a lost one, or an element of the available ring. */
 static bool avail_any(struct vq *q)
 {
-	if (q->avail_seen != q->avail_next)
+	if (q->lost_at < q->nlost || q->avail_seen != q->avail_next)
 		return true;
 	/*
 	 * Acquire: the ring element and the descriptors are read after the index
@@ -339,6 +347,26 @@ bool vq_pending(struct vq *q)
 	return q->live && !q->broken && avail_any(q);
 }
 
+static uint16_t avail_elem(const struct vq *q, uint16_t index)
+{
+	return gwin_load16(&q->avail, RING_ELEMS + (index & (q->size - 1u)) * AVAIL_ELEM);
+}
+
+/* The head of the chain that vq_next takes; it may be garbage. False: the queue is broken. */
+static bool next_head(struct vq *q, uint16_t *ret)
+{
+	if (q->lost_at < q->nlost) {
+		*ret = q->lost[q->lost_at];
+		return true;
+	}
+	/* More than the ring holds: the driver wrote over elements, or its index is garbage. */
+	if ((uint16_t)(q->avail_seen - q->avail_next) > q->size)
+		return refuse(q, "2.7.13",
+			      "the available index jumped by more than the queue's size");
+	*ret = avail_elem(q, q->avail_next);
+	return true;
+}
+
 enum vq_take vq_next(struct vq *q, struct vq_chain **ret)
 {
 	struct vq_chain *c;
@@ -348,12 +376,8 @@ enum vq_take vq_next(struct vq *q, struct vq_chain **ret)
 		return VQ_BROKEN;
 	if (!q->live || !avail_any(q))
 		return VQ_EMPTY;
-	/* More than the ring holds: the driver wrote over elements, or its index is garbage. */
-	if ((uint16_t)(q->avail_seen - q->avail_next) > q->size) {
-		vq_break(q, "2.7.13", "the available index jumped by more than the queue's size");
+	if (!next_head(q, &head))
 		return VQ_BROKEN;
-	}
-	head = gwin_load16(&q->avail, RING_ELEMS + (q->avail_next & (q->size - 1u)) * AVAIL_ELEM);
 	if (head >= q->size) {
 		vq_break(q, "2.7.6", "a chain's head is out of range");
 		return VQ_BROKEN;
@@ -373,38 +397,137 @@ enum vq_take vq_next(struct vq *q, struct vq_chain **ret)
 	c->wseg = c->nread;
 	c->iov_from = UINT32_MAX;
 	q->out[head] = c;
-	q->avail_next++;
+	if (q->lost_at < q->nlost)
+		q->lost_at++;
+	else
+		q->avail_next++;
 	*ret = c;
 	return VQ_CHAIN;
 }
 
+/* ------------------------------------------------------------- taking over */
+
+static uint32_t used_elem(const struct vq *q, uint16_t index)
+{
+	return gwin_load32(&q->used, RING_ELEMS + (index & (q->size - 1u)) * USED_ELEM);
+}
+
+/* A ring that was never once around has zeros in front of it, where a driver has cleared it. */
+static bool is_first_round(const struct vq *q, uint16_t avail, uint16_t used)
+{
+	if (avail >= q->size || used > avail)
+		return false;
+	for (unsigned i = avail; i < q->size; i++)
+		if (avail_elem(q, (uint16_t)i) || used_elem(q, (uint16_t)i))
+			return false;
+	return true;
+}
+
+/* Copies the heads, once: the guest may go on changing them. False: the queue is broken. */
+static bool copy_history(struct vq *q, struct vq_history *h, uint16_t avail, uint16_t used)
+{
+	uint16_t *to_avail = (uint16_t *)h->avail, *to_used = (uint16_t *)h->used;
+
+	h->whole = is_first_round(q, avail, used);
+	h->navail = h->whole ? avail : q->size;
+	h->nused = h->whole ? used : q->size;
+	for (unsigned i = 0; i < h->navail; i++) {
+		to_avail[i] = avail_elem(q, (uint16_t)(avail - h->navail + i));
+		if (to_avail[i] >= q->size)
+			return refuse(q, "2.7.6", "a chain's head is out of range");
+	}
+	for (unsigned i = 0; i < h->nused; i++) {
+		uint32_t head = used_elem(q, (uint16_t)(used - h->nused + i));
+
+		if (head >= q->size)
+			return refuse(q, "2.7.8", "the used ring holds garbage");
+		to_used[i] = (uint16_t)head;
+	}
+	return true;
+}
+
+static int find_lost(struct vq *q, uint16_t used, unsigned n)
+{
+	uint16_t *room = calloc(q->size, 3 * sizeof(*room));
+	struct vq_history h = {.size = q->size};
+	int r = 0;
+
+	if (!room)
+		return -ENOMEM;
+	h.avail = room + q->size;
+	h.used = room + 2 * q->size;
+	if (copy_history(q, &h, (uint16_t)(used + n), used))
+		r = vq_lost(&h, n, room);
+	if (r < 0) {
+		free(room);
+		return r;
+	}
+	q->lost = room;
+	q->nlost = (unsigned)r;
+	return 0;
+}
+
+int vq_adopt(struct vq *q, struct vq_adopted *ret)
+{
+	uint16_t used = gwin_load16_acquire(&q->used, RING_IDX);
+	uint16_t avail = gwin_load16_acquire(&q->avail, RING_IDX);
+	unsigned n = (uint16_t)(avail - used);
+	int r = 0;
+
+	*ret = (struct vq_adopted){0};
+	if (n > q->size) {
+		vq_break(q, "2.7.13", "the available and the used index are too far apart");
+		return 0;
+	}
+	q->used_idx = used;
+	q->avail_next = q->avail_seen = avail;
+	if (n)
+		r = find_lost(q, used, n);
+	if (r == 0 && !q->broken)
+		*ret = (struct vq_adopted){q->nlost, n - q->nlost};
+	return r;
+}
+
 /* ------------------------------------------------------------- giving back */
 
-void vq_return(struct vq_chain *c)
+static void used_element(struct vq *q, uint16_t idx, const struct vq_chain *c)
 {
-	struct vq *q = c->vq;
-	uint32_t at;
+	uint32_t at = RING_ELEMS + (idx & (q->size - 1u)) * USED_ELEM;
 
-	/* Its rings are gone or belong to another life of the queue. */
-	if (c->orphan) {
-		vq_chain_free(c);
-		return;
-	}
-	q->out[c->head] = NULL;
-	if (!q->broken) {
-		at = RING_ELEMS + (q->used_idx & (q->size - 1u)) * USED_ELEM;
-		gwin_store32(&q->used, at, c->head);
-		gwin_store32(&q->used, at + 4, c->used);
-		q->used_idx++;
+	gwin_store32(&q->used, at, c->head);
+	gwin_store32(&q->used, at + 4, c->used);
+}
+
+void vq_return_all(struct vq_chain *const *c, unsigned n)
+{
+	struct vq *q = n && !c[0]->orphan ? c[0]->vq : NULL;
+
+	if (q && !q->broken) {
+		for (unsigned i = 0; i < n; i++)
+			used_element(q, (uint16_t)(q->used_idx + i), c[i]);
+		q->used_idx += (uint16_t)n;
 		/*
-		 * Release: the buffers' bytes and the element are there before the
+		 * Release: the buffers' bytes and the elements are there before the
 		 * index says so. Pairs with the driver's read barrier after it loads
 		 * the index (2.7.14).
 		 */
 		gwin_store16_release(&q->used, RING_IDX, q->used_idx);
-		q->unsignalled++;
+		q->unsignalled += n;
 	}
-	vq_chain_put(q, c);
+	for (unsigned i = 0; i < n; i++) {
+		/* Its rings are gone or belong to another life of the queue. */
+		if (!q) {
+			vq_chain_free(c[i]);
+			continue;
+		}
+		q->out[c[i]->head] = NULL;
+		vq_chain_put(q, c[i]);
+	}
+}
+
+void vq_return(struct vq_chain *c)
+{
+	vq_return_all(&c, 1);
 }
 
 /* Section 2.7.7.2: whether (old, new] holds event + 1, in arithmetic modulo 2^16. */

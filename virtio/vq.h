@@ -72,6 +72,18 @@ struct vq_setup {
 };
 /* 0, -EINVAL (size, alignment 16/2/4), -EFAULT (not RAM), -ENOMEM; the queue is live from here. */
 int vq_start(struct vq *q, const struct vq_setup *s);
+/*
+ * Goes on with a live ring which another process served until it went away: from the used index
+ * that stands there, and with the chains that it had taken and not returned, as far as the rings
+ * show them (virtio/vq_lost.h): vq_next gives those first. What the rings hold is not believed:
+ * garbage breaks the queue, and nothing is found. The driver may be owed an interrupt. 0 or
+ * -ENOMEM.
+ */
+struct vq_adopted {
+	unsigned found;  /* vq_next will give them */
+	unsigned hidden; /* out, too, but which they are nobody can tell */
+};
+int vq_adopt(struct vq *q, struct vq_adopted *ret);
 void vq_reset(struct vq *q); /* device or queue reset: forgets everything */
 bool vq_live(const struct vq *q);
 /* Buffers of a chain, readable and writable ones: most iovecs that its bytes can take. */
@@ -91,6 +103,11 @@ bool vq_pending(struct vq *q); /* vq_next would not say VQ_EMPTY; false once it 
  * whether to interrupt is decided by vq_notify, once a batch.
  */
 void vq_return(struct vq_chain *c);
+/*
+ * The same for chains that are one answer (section 5.1.6.4.1): the driver sees all of them or none.
+ * All were taken from one queue since its last reset, or all before that.
+ */
+void vq_return_all(struct vq_chain *const *c, unsigned n);
 void vq_notify(struct vq *q);
 
 /*
@@ -122,8 +139,16 @@ int chain_push(struct vq_chain *c, const void *buf, uint32_t len);
 int chain_pull_iov(struct vq_chain *c, uint32_t len, struct iovec *iov, int max);
 int chain_push_iov(struct vq_chain *c, uint32_t len, struct iovec *iov, int max);
 void chain_unwritten(struct vq_chain *c);
+/* Of what was pushed only the first @len bytes were written, at most as many as were counted. */
+void chain_written(struct vq_chain *c, uint32_t len);
+/* Writes over bytes of the writable part that were pushed already; cursor and count stay. -EINVAL
+ * beyond what was. */
+int chain_poke(struct vq_chain *c, uint32_t off, const void *buf, uint32_t len);
 /* Leaves a gap of unwritten bytes so that the next push lands behind it (a status byte at the end).
  */
 int chain_push_gap(struct vq_chain *c, uint32_t len);
+/* As it was taken: nothing pulled, nothing pushed. For buffers that were offered to a system call
+ * which did not get as far as them. */
+void chain_rewind(struct vq_chain *c);
 
 #endif

@@ -316,7 +316,7 @@ static bool disk_rests(struct machine *m, unsigned i, uint64_t until)
 
 	for (;;) {
 		loop_lock(m->blk_loop[i]);
-		if (blk_at_rest(m->blk[i]))
+		if (blk_virtio(m->blk[i])->ops->at_rest(blk_virtio(m->blk[i])))
 			return true;
 		loop_unlock(m->blk_loop[i]);
 		if (loop_now() > until)

@@ -285,7 +285,7 @@ int chr_new(struct chr **ret, struct loop *l, const struct char_config *cfg, con
 		return err_msg(e, -ENOMEM, "%s: out of memory", label);
 	c->back = backends[cfg->mode];
 	c->loop = l;
-	c->fd = c->listen_fd = c->slave_fd = -1;
+	c->fd = c->listen.fd = c->slave_fd = -1;
 	c->out.cap = CHR_BUFFER;
 	c->in.cap = CHR_INPUT;
 	c->flush.fn = chr_flush_late;

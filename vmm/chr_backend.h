@@ -10,6 +10,7 @@
 #include "vmm/log.h"
 #include "vmm/outfile.h"
 #include "vmm/term.h"
+#include "vmm/unix_listen.h"
 
 #define CHR_INPUT 4096 /* bytes kept of a client that wrote and went */
 
@@ -42,12 +43,10 @@ struct chr {
 	/* file */
 	struct outfile file;
 	/* socket */
-	int listen_fd;
+	struct unix_listen listen;
 	struct loop_fd listen_src;
 	struct loop_timer retry; /* of accept, after it failed */
 	struct log_budget left;  /* clients that come and go */
-	dev_t dev;
-	ino_t ino;
 	/* pty */
 	int slave_fd;
 	/* tty */

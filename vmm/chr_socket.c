@@ -9,8 +9,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "vmm/chr_backend.h"
@@ -26,7 +24,7 @@ static void socket_listen(struct chr *c)
 	c->listen_src.fn = socket_accept;
 	c->listen_src.arg = c;
 	if (!c->listen_src.loop)
-		loop_fd_add(c->loop, &c->listen_src, c->listen_fd, EPOLLIN);
+		loop_fd_add(c->loop, &c->listen_src, c->listen.fd, EPOLLIN);
 }
 
 static void socket_retry(void *arg)
@@ -55,7 +53,7 @@ static void socket_accept(void *arg, uint32_t events)
 	struct chr *c = arg;
 
 	(void)events;
-	c->fd = accept4(c->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	c->fd = accept4(c->listen.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (c->fd < 0) {
 		/* A client that gave up has left the backlog: the next one's turn comes at once. */
 		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
@@ -67,61 +65,15 @@ static void socket_accept(void *arg, uint32_t events)
 	chr_flush(c);
 }
 
-/* Whether somebody listens at @un: the socket of a process that died is replaced. */
-static int socket_take_over(const struct sockaddr_un *un, struct err *e)
-{
-	struct stat st;
-	int fd, r;
-
-	if (lstat(un->sun_path, &st))
-		return errno == ENOENT ? 0 : err_sys(e, "socket %s", un->sun_path);
-	if (!S_ISSOCK(st.st_mode))
-		return err_msg(e, -EEXIST, "socket %s: there is something else of that name",
-			       un->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return err_sys(e, "socket");
-	r = connect(fd, (const struct sockaddr *)un, sizeof(*un)) ? errno : 0;
-	close(fd);
-	if (r != ECONNREFUSED)
-		return err_msg(e, -EADDRINUSE, "socket %s: in use by another process",
-			       un->sun_path);
-	if (unlink(un->sun_path))
-		return err_sys(e, "socket %s: remove the old one", un->sun_path);
-	return 0;
-}
-
 static int socket_open(struct chr *c, const char *path, struct err *e)
 {
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	struct stat st;
-	int r;
+	int r = unix_listen_open(&c->listen, path, CLIENTS_WAITING, e);
 
-	if (strlen(path) >= sizeof(un.sun_path))
-		return err_msg(e, -ENAMETOOLONG, "socket %s: path too long", path);
-	strcpy(un.sun_path, path);
-	r = socket_take_over(&un, e);
 	if (r)
 		return r;
-	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (c->listen_fd < 0)
-		return err_sys(e, "socket");
-	/* A console is the guest's root shell: the owner alone may connect from the first moment
-	 * (bind makes the file with the descriptor's mode). */
-	if (fchmod(c->listen_fd, 0600) ||
-	    bind(c->listen_fd, (const struct sockaddr *)&un, sizeof(un)))
-		return err_sys(e, "socket %s", path);
 	c->path = strdup(path);
-	if (!c->path) {
-		unlink(path);
+	if (!c->path)
 		return err_msg(e, -ENOMEM, "out of memory");
-	}
-	if (!lstat(path, &st)) {
-		c->dev = st.st_dev;
-		c->ino = st.st_ino;
-	}
-	if (listen(c->listen_fd, CLIENTS_WAITING))
-		return err_sys(e, "socket %s", path);
 	socket_listen(c);
 	/* Always said, as a PTY's: until somebody comes, that is where the guest's words are. */
 	log_warn("%s listens at %s", c->label, path);
@@ -130,16 +82,10 @@ static int socket_open(struct chr *c, const char *path, struct err *e)
 
 static void socket_close(struct chr *c)
 {
-	struct stat st;
-
 	chr_drop_fd(c);
 	loop_fd_del(&c->listen_src);
 	loop_timer_cancel(&c->retry);
-	if (c->listen_fd >= 0)
-		close(c->listen_fd);
-	/* Only our own: another process may have replaced it. */
-	if (c->path && !lstat(c->path, &st) && st.st_dev == c->dev && st.st_ino == c->ino)
-		unlink(c->path);
+	unix_listen_close(&c->listen);
 }
 
 static ssize_t socket_write(struct chr *c, const uint8_t *buf, size_t n)

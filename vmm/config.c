@@ -38,6 +38,9 @@ void config_fini(struct config *c)
 {
 	for (size_t i = 0; i < c->ndisks; i++)
 		disk_fini(&c->disks[i]);
+	config_nets_fini(c);
+	config_fs_fini(c);
+	config_vsock_fini(c);
 	free(c->kernel);
 	free(c->initrd);
 	free(c->rootfs);
@@ -238,6 +241,55 @@ static int disk_serial(void *d, const char *v, struct err *e)
 	return 0;
 }
 
+/* What a disk may be that another process serves; the rest is for that one to say. */
+struct disk_words {
+	struct disk_config d;
+	char *socket;
+	enum config_choice vhost_user;
+};
+
+static int disk_socket(void *d, const char *v, struct err *e)
+{
+	return config_string(&((struct disk_words *)d)->socket, v, e);
+}
+
+static int disk_vhost_user(void *d, const char *v, struct err *e)
+{
+	bool on;
+	int ret = opts_onoff(v, &on, e);
+
+	if (!ret)
+		((struct disk_words *)d)->vhost_user = on ? CONFIG_ON : CONFIG_OFF;
+	return ret;
+}
+
+/* Where the disk is. The socket's path becomes the disk's. */
+static int disk_place(struct disk_words *w, struct err *e)
+{
+	struct disk_config *d = &w->d;
+
+	if (!w->socket && w->vhost_user == CONFIG_ON)
+		return err_msg(e, -EINVAL, "vhost_user=on: the socket is missing (socket=PATH)");
+	if (!w->socket)
+		return d->path ? 0 : err_msg(e, -EINVAL, "the path is missing (path=FILE)");
+	if (d->path)
+		return err_msg(e, -EINVAL, "path and socket: one of them is meant");
+	if (w->vhost_user == CONFIG_OFF)
+		return err_msg(e, -EINVAL, "socket=%s: that is vhost-user, which is off",
+			       w->socket);
+	if (d->raw || d->direct || d->writethrough || d->serial[0])
+		return err_msg(e, -EINVAL,
+			       "%s: not together with socket: it is for the back end to say",
+			       d->raw         ? "format"
+			       : d->direct    ? "direct"
+			       : d->serial[0] ? "serial"
+					      : "cache");
+	d->vhost_user = true;
+	d->path = w->socket;
+	w->socket = NULL;
+	return 0;
+}
+
 int config_disk(struct config *c, const char *text, struct err *e)
 {
 	static const struct kv_key keys[] = {
@@ -250,31 +302,39 @@ int config_disk(struct config *c, const char *text, struct err *e)
 		{"serial", disk_serial, NULL},
 		{"id", disk_id, NULL},
 		{"format", disk_format, NULL},
+		{"socket", disk_socket, NULL},
+		{"vhost_user", disk_vhost_user, "vhost_user=on"},
 		{"ro", NULL, "readonly=on"},
 		{"read-only", NULL, "readonly=on"},
 		{"file", NULL, "path=FILE"},
 		{NULL, NULL, NULL},
 	};
-	struct disk_config d = {0};
+	struct disk_words w = {.vhost_user = CONFIG_AUTO};
 	int ret;
 
 	if (c->ndisks >= CONFIG_DISKS_MAX)
 		return err_msg(e, -E2BIG, "at most %d disks fit", CONFIG_DISKS_MAX);
-	ret = opts_kv(keys, "path", text, &d, e);
-	if (!ret && !d.path)
-		ret = err_msg(e, -EINVAL, "the path is missing (path=FILE)");
+	ret = opts_kv(keys, "path", text, &w, e);
+	if (!ret)
+		ret = disk_place(&w, e);
+	free(w.socket);
 	if (ret) {
-		disk_fini(&d);
+		disk_fini(&w.d);
 		return ret;
 	}
-	c->disks[c->ndisks++] = d;
+	c->disks[c->ndisks++] = w.d;
 	return 0;
 }
 
 static int check_disk(const struct disk_config *d, struct err *e)
 {
+	const struct sockaddr_un *un = NULL;
+
 	if (!d->path || !*d->path)
 		return err_msg(e, -EINVAL, "the path is missing");
+	if (d->vhost_user && strlen(d->path) >= sizeof(un->sun_path))
+		return err_msg(e, -ENAMETOOLONG, "socket path is %zu bytes long, at most %zu fit",
+			       strlen(d->path), sizeof(un->sun_path) - 1);
 	if (d->queues > BLK_QUEUES_MAX)
 		return err_msg(e, -ERANGE, "queues: out of range (1 to %d)", BLK_QUEUES_MAX);
 	if (d->queue_size && (d->queue_size < 2 || d->queue_size > CONFIG_QUEUE_MAX ||
@@ -284,39 +344,13 @@ static int check_disk(const struct disk_config *d, struct err *e)
 	return 0;
 }
 
-/* The root image is the first disk: /dev/vda. */
-static int root_first(struct config *c, struct err *e)
-{
-	struct disk_config d;
-	int ret;
-
-	if (!c->rootfs)
-		return 0;
-	if (c->ndisks >= CONFIG_DISKS_MAX)
-		return err_msg(e, -E2BIG, "--rootfs and %zu disks: at most %d fit in all",
-			       c->ndisks, CONFIG_DISKS_MAX);
-	ret = config_disk(c, c->rootfs, e); /* at the end; its place is the first */
-	if (ret) {
-		err_ctx(e, "--rootfs %s", c->rootfs);
-		return ret;
-	}
-	d = c->disks[c->ndisks - 1];
-	memmove(&c->disks[1], &c->disks[0], (c->ndisks - 1) * sizeof(c->disks[0]));
-	c->disks[0] = d;
-	return 0;
-}
-
 const char *config_disk_option(const struct config *c, size_t i)
 {
-	return i == 0 && c->rootfs ? "--rootfs" : "--disk";
+	return i == 0 && c->rootfs && !c->root_is_fs ? "--rootfs" : "--disk";
 }
 
-static int check_disks(struct config *c, struct err *e)
+static int check_disks(const struct config *c, struct err *e)
 {
-	int ret = root_first(c, e);
-
-	if (ret)
-		return ret;
 	for (size_t i = 0; i < c->ndisks; i++) {
 		if (check_disk(&c->disks[i], e))
 			return err_ctx(e, "%s %s", config_disk_option(c, i),
@@ -407,6 +441,24 @@ static int check_memory(struct config *c, struct err *e)
 	return 0;
 }
 
+bool config_shares_memory(const struct config *c)
+{
+	bool shares = c->nfs > 0;
+
+	for (size_t i = 0; i < c->ndisks; i++)
+		shares |= c->disks[i].vhost_user;
+	return shares;
+}
+
+bool config_may_use_vhost(const struct config *c)
+{
+	bool may = c->vsock.present && !c->vsock.socket;
+
+	for (size_t i = 0; i < c->nnets; i++)
+		may |= c->nets[i].kind != NET_USER && c->nets[i].vhost != CONFIG_OFF;
+	return may;
+}
+
 int config_check(struct config *c, struct err *e)
 {
 	int ret;
@@ -422,7 +474,15 @@ int config_check(struct config *c, struct err *e)
 	if (!ret)
 		ret = check_chars(c, e);
 	if (!ret)
+		ret = config_check_root(c, e);
+	if (!ret)
 		ret = check_disks(c, e);
+	if (!ret)
+		ret = config_check_nets(c, e);
+	if (!ret)
+		ret = config_check_fs(c, e);
+	if (!ret)
+		ret = config_check_vsock(c, e);
 	if (!ret && !c->kernel)
 		ret = config_newest_kernel("/boot", &c->kernel, e);
 	return ret;

@@ -16,7 +16,7 @@ struct gmem {
 	struct gmem_region region[GMEM_REGIONS];
 	bool ours[GMEM_REGIONS]; /* mapped here, to be unmapped here */
 	size_t n;
-	bool may_borrow;
+	bool may_borrow, shared;
 	struct pages_lent lent;
 };
 
@@ -35,8 +35,11 @@ void gmem_free(struct gmem *gm)
 	if (!gm)
 		return;
 	for (size_t i = 0; i < gm->n; i++)
-		if (gm->ours[i])
+		if (gm->ours[i]) {
 			munmap(gm->region[i].host, gm->region[i].size);
+			if (gm->region[i].fd >= 0)
+				close(gm->region[i].fd);
+		}
 	pages_return(&gm->lent);
 	free(gm);
 }
@@ -54,22 +57,33 @@ int gmem_add_fixed(struct gmem *gm, gpa_t base, uint64_t size, void *host, struc
 	}
 	if (gm->n == GMEM_REGIONS)
 		return err_msg(e, -ENOSPC, "more than %d memory regions", GMEM_REGIONS);
-	gm->region[gm->n++] = (struct gmem_region){.base = base, .size = size, .host = host};
+	gm->region[gm->n++] =
+		(struct gmem_region){.base = base, .size = size, .host = host, .fd = -1};
 	return 0;
+}
+
+void gmem_share(struct gmem *gm)
+{
+	gm->shared = true;
 }
 
 int gmem_add(struct gmem *gm, gpa_t base, uint64_t size, struct err *e)
 {
-	void *host = pages_map(size, NULL);
+	int fd = -1;
+	void *host = gm->shared ? pages_map_shared(size, &fd) : pages_map(size, NULL);
 
 	if (!host)
 		return err_sys(e, "map %llu MiB of guest memory", (unsigned long long)(size >> 20));
 	int r = gmem_add_fixed(gm, base, size, host, e);
-	if (r < 0)
+	if (r < 0) {
 		munmap(host, size);
-	else
-		gm->ours[gm->n - 1] = true;
-	return r;
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	gm->ours[gm->n - 1] = true;
+	gm->region[gm->n - 1].fd = fd;
+	return 0;
 }
 
 const struct gmem_region *gmem_regions(const struct gmem *gm, size_t *ret_n)
@@ -145,7 +159,7 @@ int gmem_window(const struct gmem *gm, gpa_t at, uint32_t len, uint32_t align, s
 
 void gmem_may_borrow(struct gmem *gm)
 {
-	gm->may_borrow = true;
+	gm->may_borrow = !gm->shared;
 }
 
 bool gmem_borrows(const struct gmem *gm)

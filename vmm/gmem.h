@@ -45,13 +45,21 @@ struct gmem;
 struct gmem_region {
 	gpa_t base;
 	uint64_t size; /* bytes, a multiple of 4096 */
-	void *host;    /* for KVM_SET_USER_MEMORY_REGION and gmem.c alone */
+	void *host;    /* for KVM_SET_USER_MEMORY_REGION, vhost and gmem.c alone */
+	int fd; /* shared memory: the memfd whose first byte is the region's; else -1. gmem.c's */
 };
 
 int gmem_new(struct gmem **ret, struct err *e);
 void gmem_free(struct gmem *gm); /* accepts NULL */
 
-/* Maps @size bytes of private anonymous memory at @base. -EINVAL, -ENOMEM, -EEXIST (overlap). */
+/*
+ * From here on gmem_add makes memory that other processes can map: a memfd for each
+ * region, sealed at its size, so that none of them can take pages away from under us.
+ * Nothing is borrowed then (gmem_load_file).
+ */
+void gmem_share(struct gmem *gm);
+
+/* Maps @size bytes of anonymous memory at @base. -EINVAL, -ENOMEM, -EEXIST (overlap). */
 int gmem_add(struct gmem *gm, gpa_t base, uint64_t size, struct err *e);
 
 /* For tests: the same over the caller's own buffer. */
@@ -127,6 +135,10 @@ static inline uint16_t gwin_load16(const struct gwin *w, uint32_t off)
 static inline uint16_t gwin_load16_acquire(const struct gwin *w, uint32_t off)
 {
 	return le16toh(__atomic_load_n(GWIN_AT(w, off, uint16_t), __ATOMIC_ACQUIRE));
+}
+static inline uint32_t gwin_load32(const struct gwin *w, uint32_t off)
+{
+	return le32toh(__atomic_load_n(GWIN_AT(w, off, uint32_t), __ATOMIC_RELAXED));
 }
 static inline uint64_t gwin_load64(const struct gwin *w, uint32_t off)
 {

@@ -14,7 +14,7 @@
 #include "vmm/layout.h"
 #include "vmm/log.h"
 
-#define IRQ_MSI_MAX 1024 /* 24 disks of 33 queues need 816; KVM takes 4096 routes */
+#define IRQ_MSI_MAX 1280 /* 31 devices of 33 queues need 1054; KVM takes 4096 routes */
 
 struct irqs {
 	struct vm *vm;

@@ -296,15 +296,6 @@ static int kv_unknown(const struct kv_key *keys, const char *key, struct err *e)
 	return err_msg(e, -EINVAL, "unknown key \"%s\" (there are %s)", key, all);
 }
 
-static int kv_bare(const struct kv_key *keys, const char *word, struct err *e)
-{
-	const char *example = kv_example(keys, word);
-
-	return err_msg(e, -EINVAL, "\"%s\" is not key=value%s%s%s", word,
-		       example ? "; did you mean " : "", example ? example : "",
-		       example ? "?" : "");
-}
-
 static int kv_apply(struct list *l, const char *key, const char *value, struct err *e)
 {
 	size_t at = 0;
@@ -322,6 +313,17 @@ static int kv_apply(struct list *l, const char *key, const char *value, struct e
 		return err_msg(e, -EINVAL, "%s: the value is empty", key);
 	ret = l->keys[at].set(l->target, value, e);
 	return ret ? err_ctx(e, "%s", key) : 0;
+}
+
+static int kv_bare(struct list *l, const char *word, struct err *e)
+{
+	const char *example = kv_example(l->keys, word);
+
+	if (example && !strcmp(example, word))
+		return kv_apply(l, word, "on", e);
+	return err_msg(e, -EINVAL, "\"%s\" is not key=value%s%s%s", word,
+		       example ? "; did you mean " : "", example ? example : "",
+		       example ? "?" : "");
 }
 
 /* Keys are letters, digits, '_' and '-': what starts otherwise, or has no '=', is a bare value. */
@@ -360,7 +362,7 @@ int opts_kv(const struct kv_key *keys, const char *bare, const char *text, void 
 			ret = err_msg(e, -EINVAL,
 				      "nothing stands between two commas or at the end");
 		else
-			ret = kv_bare(keys, buf, e);
+			ret = kv_bare(&l, buf, e);
 		if (!*p)
 			break;
 		p++;

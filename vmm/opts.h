@@ -64,7 +64,8 @@ const char *opts_nearest(const char *word, const char *const *names);
 struct kv_key {
 	const char *name;    /* NULL ends the table */
 	opt_set *set;        /* NULL: no key, but another word for what @example shows */
-	const char *example; /* "readonly=on", for who writes the bare word; or NULL */
+	const char *example; /* "readonly=on", for who writes the bare word; or NULL; or the name
+				itself: the bare word means NAME=on */
 };
 int opts_kv(const struct kv_key *keys, const char *bare, const char *text, void *target,
 	    struct err *e);

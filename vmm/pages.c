@@ -13,7 +13,8 @@
 
 #define HUGE (2ull << 20)
 
-void *pages_map(uint64_t size, const void *like)
+/* Address space of @size bytes that lies within a huge page as @like does. */
+static uint8_t *reserve(uint64_t size, const void *like)
 {
 	uint64_t span = size + HUGE;
 	uint8_t *p = mmap(NULL, span, PROT_READ | PROT_WRITE,
@@ -26,8 +27,55 @@ void *pages_map(uint64_t size, const void *like)
 		munmap(p, (size_t)(at - p));
 	if (p + span > at + size)
 		munmap(at + size, (size_t)(p + span - (at + size)));
+	return at;
+}
+
+static void advise(void *at, uint64_t size)
+{
 	madvise(at, size, MADV_HUGEPAGE); /* a hint: refused where THP is not built in */
 	madvise(at, size, MADV_DONTFORK);
+}
+
+void *pages_map(uint64_t size, const void *like)
+{
+	void *at = reserve(size, like);
+
+	if (at)
+		advise(at, size);
+	return at;
+}
+
+static int shared_file(uint64_t size)
+{
+	int fd = memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -1;
+	/* Whoever has the file could cut it, and what we then touch would be a SIGBUS. */
+	if (ftruncate(fd, (off_t)size) == 0 &&
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+void *pages_map_shared(uint64_t size, int *ret_fd)
+{
+	int fd = shared_file(size);
+	void *at = fd < 0 ? NULL : reserve(size, NULL);
+
+	if (at && mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd,
+		       0) == MAP_FAILED) {
+		munmap(at, size);
+		at = NULL;
+	}
+	if (!at) {
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	advise(at, size);
+	*ret_fd = fd;
 	return at;
 }
 

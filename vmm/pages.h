@@ -76,6 +76,8 @@ struct pages_lent { /* zeros: nothing */
  * there in whole huge pages.
  */
 void *pages_map(uint64_t size, const void *like);
+/* The same as a file that others can map too, which stays at this size; *ret_fd is the caller's. */
+void *pages_map_shared(uint64_t size, int *ret_fd);
 
 /*
  * Puts the whole pages @f in the place of those mapped at @at. False, and nothing was

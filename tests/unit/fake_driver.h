@@ -263,7 +263,11 @@ static inline void fake_config_interrupt(void *t)
 static inline void fake_bear(struct virtio *v, struct fake_bearer *b)
 {
 	*b = (struct fake_bearer){0};
-	v->bearer = (struct virtio_bearer){fake_queue_interrupt, fake_config_interrupt, b};
+	v->bearer = (struct virtio_bearer){
+		.queue_interrupt = fake_queue_interrupt,
+		.config_interrupt = fake_config_interrupt,
+		.t = b,
+	};
 }
 
 /* Reset, ACKNOWLEDGE, DRIVER, @features and VERSION_1; whether FEATURES_OK stuck. */

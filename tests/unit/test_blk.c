@@ -204,8 +204,8 @@ static void at_rest_it_leaves_the_memory_alone_and_lives_on(void **state)
 					  1 << 20});
 	virtio_kick(f->v, 0);
 	virtio_kick(f->v, 1);
-	assert_false(blk_at_rest(f->b));
-	while (!blk_at_rest(f->b))
+	assert_false(blk_virtio(f->b)->ops->at_rest(blk_virtio(f->b)));
+	while (!blk_virtio(f->b)->ops->at_rest(blk_virtio(f->b)))
 		turn(f->loop);
 	for (unsigned i = 0; i < 40; i++)
 		assert_int_equal(status(f, i), OK);
@@ -217,7 +217,7 @@ static void at_rest_it_leaves_the_memory_alone_and_lives_on(void **state)
 			fail_msg("byte %u was written after it came to rest", i);
 	for (unsigned i = 0; i < 40; i++)
 		await(f, i / 20, NULL);
-	assert_true(blk_at_rest(f->b));
+	assert_true(blk_virtio(f->b)->ops->at_rest(blk_virtio(f->b)));
 	assert_answer(ask(f, VIRTIO_BLK_T_IN, 0, 0, 512), OK, 513);
 	end(f);
 }

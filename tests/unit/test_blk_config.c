@@ -43,6 +43,22 @@ static uint64_t config(struct blk_rig *f, size_t off, unsigned size)
 	config(f, offsetof(struct virtio_blk_config, field),                                       \
 	       sizeof(((struct virtio_blk_config *)0)->field))
 
+/* Requests may go to any queue: the smallest one bounds them. */
+static void segments_follow_the_queues_sizes(void **state)
+{
+	struct blk_rig *f = begin();
+
+	(void)state;
+	plug(f);
+	assert_int_equal(virtio_resize(f->v, (const uint16_t[]){256, 64}, 2), 0);
+	assert_int_equal(CONFIG(f, seg_max), 62);
+	assert_int_equal(virtio_resize(f->v, (const uint16_t[]){2}, 1), 0);
+	assert_int_equal(CONFIG(f, seg_max), 1);
+	assert_int_equal(CONFIG(f, capacity), SECTORS);
+	assert_int_equal(CONFIG(f, blk_size), 512);
+	end(f);
+}
+
 static void configuration_says_what_holds(void **state)
 {
 	struct blk_rig *f = begin();
@@ -224,6 +240,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(get_id_gives_the_serial),
 		cmocka_unit_test(configuration_says_what_holds),
+		cmocka_unit_test(segments_follow_the_queues_sizes),
 		cmocka_unit_test(the_number_of_queues_follows_the_cpus),
 		cmocka_unit_test(a_read_only_disk_takes_no_change),
 		cmocka_unit_test(what_was_not_negotiated_is_unsupported),

@@ -242,6 +242,89 @@ static void chain_unwritten_without_iovs_changes_nothing(void **state)
 	assert_int_equal(used_len(f), 3);
 }
 
+static void chain_written_shortens_what_was_counted(void **state)
+{
+	struct fixture *f = *state;
+	struct iovec iov[3];
+	uint8_t status = 3;
+
+	assert_int_equal(chain_push_iov(f->c, 31, iov, 3), 2);
+	chain_written(f->c, 12);
+	/* The bytes behind it are not all there: nothing that follows is counted. */
+	assert_int_equal(chain_push(f->c, &status, 1), 0);
+	assert_int_equal(out_at(f, 200), 3);
+	assert_int_equal(used_len(f), 12);
+}
+
+static void chain_written_never_adds(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[3] = {0};
+
+	assert_int_equal(chain_push(f->c, bytes, 3), 0);
+	chain_written(f->c, 3);
+	chain_written(f->c, 32);
+	chain_written(f->c, UINT32_MAX);
+	assert_int_equal(chain_push(f->c, bytes, 1), 0);
+	assert_int_equal(used_len(f), 4);
+}
+
+static void chain_written_of_nothing_is_an_empty_answer(void **state)
+{
+	struct fixture *f = *state;
+	struct iovec iov[3];
+
+	assert_int_equal(chain_push_iov(f->c, 32, iov, 3), 3);
+	chain_written(f->c, 0);
+	assert_int_equal(used_len(f), 0);
+}
+
+static void chain_poke_changes_bytes_that_were_pushed(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[32];
+
+	memset(bytes, 1, sizeof(bytes));
+	assert_int_equal(chain_push(f->c, bytes, 31), 0);
+	/* Across the boundary of two segments. */
+	assert_int_equal(chain_poke(f->c, 29, "\x22\x33", 2), 0);
+	assert_int_equal(chain_poke(f->c, 0, "\x44", 1), 0);
+	assert_int_equal(chain_poke(f->c, 31, "", 0), 0);
+	assert_int_equal(out_at(f, 100), 0x44);
+	assert_int_equal(out_at(f, 101), 1);
+	assert_int_equal(out_at(f, 128), 1);
+	assert_int_equal(out_at(f, 129), 0x22);
+	assert_int_equal(out_at(f, 0), 0x33);
+	/* The cursor stands where it stood. */
+	assert_int_equal(f->c->writable, 1);
+	bytes[0] = 0x55;
+	assert_int_equal(chain_push(f->c, bytes, 1), 0);
+	assert_int_equal(out_at(f, 200), 0x55);
+	assert_int_equal(used_len(f), 32);
+}
+
+static void chain_poke_beyond_what_was_pushed_writes_nothing(void **state)
+{
+	static const struct {
+		uint32_t off, len;
+	} bad[] = {{10, 1},         {0, 11},         {9, 2},  {UINT32_MAX, 1},
+		   {1, UINT32_MAX}, {UINT32_MAX, 2}, {11, 0}, {UINT32_MAX, UINT32_MAX}};
+	struct fixture *f = *state;
+	uint8_t bytes[32];
+
+	memset(bytes, 1, sizeof(bytes));
+	assert_int_equal(chain_push(f->c, bytes, 10), 0);
+	memset(bytes, 2, sizeof(bytes));
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(chain_poke(f->c, bad[i].off, bytes, bad[i].len), -EINVAL);
+	assert_int_equal(out_at(f, 100), 1);
+	assert_int_equal(out_at(f, 109), 1);
+	assert_int_equal(out_at(f, 110), 0xee);
+	vq_reset(f->q);
+	assert_int_equal(chain_poke(f->c, 0, bytes, 1), -EINVAL);
+	assert_int_equal(out_at(f, 100), 1);
+}
+
 static void an_orphan_moves_no_bytes(void **state)
 {
 	struct fixture *f = *state;
@@ -274,6 +357,11 @@ int main(void)
 		T(chain_push_iov_counts_as_written),
 		T(chain_unwritten_takes_the_iovs_back),
 		T(chain_unwritten_without_iovs_changes_nothing),
+		T(chain_written_shortens_what_was_counted),
+		T(chain_written_never_adds),
+		T(chain_written_of_nothing_is_an_empty_answer),
+		T(chain_poke_changes_bytes_that_were_pushed),
+		T(chain_poke_beyond_what_was_pushed_writes_nothing),
 		T(an_orphan_moves_no_bytes),
 	};
 

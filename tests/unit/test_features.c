@@ -35,11 +35,13 @@ static void names_become_bits(void **state)
 	assert_int_equal(say("disk0=-EVENT_IDX,-mq"), 0);
 	assert_int_equal(say("console=-SIZE"), 0);
 	assert_int_equal(say("rng=-RING_RESET"), 0);
-	assert_int_equal(c.nfeatures, 3);
+	assert_int_equal(say("vsock=-SEQPACKET"), 0);
+	assert_int_equal(c.nfeatures, 4);
 	assert_string_equal(c.features[0].device, "disk0");
 	assert_int_equal(c.features[0].without, BIT(29) | BIT(12));
 	assert_int_equal(c.features[1].without, BIT(0));
 	assert_int_equal(c.features[2].without, BIT(40));
+	assert_int_equal(c.features[3].without, BIT(1));
 }
 
 static void bad_words_are_named(void **state)
@@ -55,7 +57,7 @@ static void bad_words_are_named(void **state)
 		{"=-MQ", "no device"},
 		{"disk=-MQ", "disk: no device"},
 		{"rng0=-EVENT_IDX", "rng0: no device"},
-		{"net0=-MRG_RXBUF", "net0: no device"},
+		{"net=-MRG_RXBUF", "net: no device"},
 		{"disk0x=-MQ", "disk0x: no device"},
 		{"disk0=MQ", "only taken away: -MQ"},
 		{"disk0=+MQ", "only taken away: -MQ"},

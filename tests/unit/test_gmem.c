@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -466,6 +467,72 @@ static void a_lease_that_was_lost_is_an_error(void **state)
 	l->gm = NULL;
 }
 
+/* -------------------------------------------------------------- shared memory */
+
+static void shared_memory_is_a_sealed_file_others_can_map(void **state)
+{
+	struct gmem *gm;
+	const struct gmem_region *r;
+	size_t n;
+	char *other;
+
+	(void)state;
+	assert_int_equal(gmem_new(&gm, NULL), 0);
+	gmem_share(gm);
+	assert_int_equal(gmem_add(gm, gpa(LOW), SIZE, NULL), 0);
+	assert_int_equal(gmem_add(gm, gpa(HIGH), SIZE, NULL), 0);
+	r = gmem_regions(gm, &n);
+	assert_int_equal(n, 2);
+	assert_int_not_equal(r[0].fd, r[1].fd);
+	/* Nobody who has the file can take pages away, grow it, or lift that. */
+	assert_int_equal(fcntl(r[1].fd, F_GET_SEALS) & (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL),
+			 F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+	assert_int_equal(ftruncate(r[1].fd, 0), -1);
+	assert_int_equal(fcntl(r[1].fd, F_GETFD), FD_CLOEXEC);
+	other = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, r[1].fd, 0);
+	assert_ptr_not_equal(other, MAP_FAILED);
+	assert_int_equal(gmem_write(gm, gpa(HIGH + 8), "hello", 6), 0);
+	assert_string_equal(other + 8, "hello");
+	memcpy(other, "back", 5);
+	char got[5];
+	assert_int_equal(gmem_read(gm, gpa(HIGH), got, 5), 0);
+	assert_string_equal(got, "back");
+	/* The file is open no more once the memory is gone; who mapped it keeps that. */
+	int fd = r[1].fd;
+	gmem_free(gm);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	assert_string_equal(other, "back");
+	munmap(other, SIZE);
+}
+
+static void memory_that_is_not_shared_has_no_file(void **state)
+{
+	struct gmem *gm = *state;
+	char buf[4096] __attribute__((aligned(4096)));
+	const struct gmem_region *r;
+	size_t n;
+
+	assert_int_equal(gmem_add_fixed(gm, gpa(0x100000), 4096, buf, NULL), 0);
+	r = gmem_regions(gm, &n);
+	assert_int_equal(n, 3);
+	for (size_t i = 0; i < n; i++)
+		assert_int_equal(r[i].fd, -1);
+}
+
+static void shared_memory_borrows_nothing(void **state)
+{
+	struct lent *l = *state;
+
+	assert_int_equal(gmem_new(&l->gm, NULL), 0);
+	gmem_share(l->gm);
+	gmem_may_borrow(l->gm);
+	assert_int_equal(gmem_add(l->gm, gpa(0), 16 << 20, NULL), 0);
+	load(l, 4 << 20, 0, LEN);
+	assert_false(gmem_borrows(l->gm));
+	rewrite(l);
+	assert_loaded(l, 4 << 20, 0, LEN);
+}
+
 #define LENT(test) cmocka_unit_test_setup_teardown(test, lent_setup, lent_teardown)
 
 int main(void)
@@ -493,6 +560,10 @@ int main(void)
 		LENT(a_copy_that_is_not_used_goes_with_the_rest),
 		LENT(a_writer_waits_until_memory_is_settled),
 		LENT(a_lease_that_was_lost_is_an_error),
+		cmocka_unit_test(shared_memory_is_a_sealed_file_others_can_map),
+		cmocka_unit_test_setup_teardown(memory_that_is_not_shared_has_no_file, setup,
+						teardown),
+		LENT(shared_memory_borrows_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
 #include <cmocka.h>
@@ -315,6 +316,25 @@ static void msix_address_that_kvm_refuses_disturbs_no_other_vector(void **state)
 
 #define K(f) cmocka_unit_test_setup_teardown(f, setup_kvm, teardown)
 
+static void msix_fd_is_there_where_raising_would_do_something(void **state)
+{
+	struct fixture *x = *state;
+
+	assert_int_equal(msix_fd(&x->m, 0), -1);
+	control(x, ENABLE | FUNCTION_MASK);
+	for (unsigned i = 0; i < N; i++)
+		for (unsigned j = 0; j < i; j++)
+			assert_int_not_equal(msix_fd(&x->m, i), msix_fd(&x->m, j));
+	assert_int_equal(msix_fd(&x->m, N), -1);
+	assert_int_equal(msix_fd(&x->m, 0xffff), -1);
+	assert_int_equal(msix_fd(&x->m, UINT32_MAX), -1);
+	/* Masked: what somebody else writes there waits like what is raised here. */
+	assert_int_equal(eventfd_write(msix_fd(&x->m, 3), 1), 0);
+	assert_int_equal(msix_pba_read(&x->m, 0, 8), 8);
+	control(x, 0);
+	assert_int_equal(msix_fd(&x->m, 3), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -325,6 +345,7 @@ int main(void)
 		T(msix_disabled_raises_nothing),
 		T(msix_raise_of_no_vector_is_nothing),
 		T(msix_pba_shows_what_waits),
+		T(msix_fd_is_there_where_raising_would_do_something),
 		T(msix_vector_is_unmasked_only_by_all_three),
 		K(msix_unmask_routes_and_assigns_once),
 		K(msix_affinity_change_takes_one_new_route),

@@ -247,6 +247,7 @@ static void opts_help_is_laid_out(void **s)
 static const struct kv_key keys[] = {{"name", set_name, NULL},
 				     {"tag", set_tag, "tag=x"},
 				     {"label", NULL, "tag=x"},
+				     {"flag", set_tag, "flag"},
 				     {NULL, NULL, NULL}};
 
 static int kv(const char *text, const char *bare)
@@ -270,6 +271,8 @@ static void kv_pairs_and_bare_value(void **s)
 	assert_string_equal(got.tag, "b");
 	assert_int_equal(kv("/x/y.img,tag=b", "name"), 0);
 	assert_string_equal(got.name, "/x/y.img");
+	assert_int_equal(kv("name=a,flag", NULL), 0);
+	assert_string_equal(got.tag, "on");
 	/* A path that cannot be a key is one, whatever it holds. */
 	assert_int_equal(kv("./name=x", "name"), 0);
 	assert_string_equal(got.name, "./name=x");
@@ -299,7 +302,7 @@ static void kv_errors_name_what_and_why(void **s)
 	kv_refused("a,name=b", "name: given twice");
 	kv_refused("tag=a,tag=b", "tag: given twice");
 	kv_refused("tga=a", "unknown key \"tga\"; did you mean tag?");
-	kv_refused("colour=a", "unknown key \"colour\" (there are name, tag)");
+	kv_refused("colour=a", "unknown key \"colour\" (there are name, tag, flag)");
 	kv_refused("label=a", "unknown key \"label\"; did you mean tag=x?");
 	kv_refused("a,label", "\"label\" is not key=value; did you mean tag=x?");
 	kv_refused("a,tag", "\"tag\" is not key=value; did you mean tag=x?");

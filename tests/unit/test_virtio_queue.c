@@ -171,6 +171,73 @@ static void virtio_rekick_kicks_in_a_later_turn(void **state)
 	assert_int_equal(f->kicks, 1);
 }
 
+/* ------------------------------------------------------------- queues served elsewhere */
+
+static void lent_kicks_are_not_heard_until_they_are_back(void **state)
+{
+	struct fixture *f = *state;
+
+	run(f, 0);
+	assert_int_equal(virtio_lend_kicks(&f->v, 1), f->v.queue[1].kick_fd);
+	ring_doorbell(f, 0);
+	ring_doorbell(f, 1);
+	turn(f->loop);
+	assert_int_equal(f->kicks, 1);
+	assert_int_equal(f->last_queue, 0);
+	/* What the borrower did not take is still there. */
+	virtio_return_kicks(&f->v, 1);
+	turn(f->loop);
+	assert_int_equal(f->kicks, 2);
+	assert_int_equal(f->last_queue, 1);
+}
+
+static void kicks_can_be_lent_and_returned_twice(void **state)
+{
+	struct fixture *f = *state;
+
+	run(f, 0);
+	virtio_return_kicks(&f->v, 1);
+	virtio_lend_kicks(&f->v, 1);
+	virtio_lend_kicks(&f->v, 1);
+	virtio_return_kicks(&f->v, 1);
+	virtio_return_kicks(&f->v, 1);
+	ring_doorbell(f, 1);
+	turn(f->loop);
+	assert_int_equal(f->kicks, 1);
+	/* And a device may go while they are out. */
+	virtio_lend_kicks(&f->v, 0);
+}
+
+static void a_transport_without_eventfds_has_none_for_a_queue(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(virtio_queue_fd(&f->v, 0), -1);
+	f->v.bearer = (struct virtio_bearer){0};
+	assert_int_equal(virtio_queue_fd(&f->v, 0), -1);
+	virtio_interrupt(&f->v, 0);
+}
+
+static void a_device_may_pass_an_interrupt_on(void **state)
+{
+	struct fixture *f = *state;
+
+	run(f, 0);
+	virtio_interrupt(&f->v, 1);
+	assert_int_equal(f->bearer.queue[1], 1);
+	assert_int_equal(f->bearer.queue[0], 0);
+}
+
+static void rewiring_of_any_queue_of_a_device_that_does_not_care_is_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	run(f, 0);
+	virtio_rewired(&f->v, 0);
+	virtio_rewired(&f->v, 2);
+	virtio_rewired(&f->v, UINT32_MAX);
+}
+
 /* ------------------------------------------------------------- configuration space */
 
 static void config_read_takes_any_offset_and_size(void **state)
@@ -236,6 +303,11 @@ int main(void)
 		T(kicks_reach_only_live_queues_of_a_running_device),
 		T(a_doorbell_kicks_once_through_the_loop),
 		T(virtio_rekick_kicks_in_a_later_turn),
+		T(lent_kicks_are_not_heard_until_they_are_back),
+		T(kicks_can_be_lent_and_returned_twice),
+		T(a_transport_without_eventfds_has_none_for_a_queue),
+		T(a_device_may_pass_an_interrupt_on),
+		T(rewiring_of_any_queue_of_a_device_that_does_not_care_is_nothing),
 		T(config_read_takes_any_offset_and_size),
 		T(config_write_reaches_the_device_only_inside_the_space),
 		P(config_write_to_a_read_only_space_is_dropped),

@@ -432,6 +432,30 @@ static void an_acknowledgement_clears_only_its_bits(void **state)
 	assert_int_equal(rd(f, 0x060), 2);
 }
 
+/* A back end that has the line's eventfd cannot set the status bit. */
+static void a_line_that_others_raise_reads_as_pending_at_all_times(void **state)
+{
+	struct fixture *f = *state;
+	int fd;
+
+	run(f);
+	assert_int_equal(rd(f, 0x060), 0);
+	fd = virtio_queue_fd(&f->v, 0);
+	assert_int_equal(fd, irq_fd(f->irq));
+	assert_int_equal(virtio_queue_fd(&f->v, 1), fd);
+	assert_int_equal(rd(f, 0x060), 1);
+	wr(f, 0x064, 1);
+	assert_int_equal(rd(f, 0x060), 1);
+	virtio_config_changed(&f->v);
+	assert_int_equal(rd(f, 0x060), 3);
+	wr(f, 0x064, 3);
+	assert_int_equal(rd(f, 0x060), 1);
+	wr(f, 0x070, 0);
+	assert_int_equal(rd(f, 0x060), 0);
+	run(f);
+	assert_int_equal(rd(f, 0x060), 0);
+}
+
 static void a_broken_ring_shows_needs_reset_and_interrupts(void **state)
 {
 	struct fixture *f = *state;
@@ -547,6 +571,7 @@ int main(void)
 		T(used_buffers_set_the_status_and_raise_the_line),
 		T(an_event_before_the_acknowledgement_raises_again),
 		T(an_acknowledgement_clears_only_its_bits),
+		T(a_line_that_others_raise_reads_as_pending_at_all_times),
 		T(a_broken_ring_shows_needs_reset_and_interrupts),
 		T(queue_notify_kicks_live_queues_only),
 		T(reset_clears_everything),

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Kicks and ioeventfds, interrupts and ISR bits, and PCI_CFG, the other way to all registers. */
+#include <sys/eventfd.h>
+
 #include "tests/unit/vpci_fixture.h"
 
 /* -------------------------------------------------------------------- kicks */
@@ -374,6 +376,102 @@ static void pci_cfg_bad_windows_are_nothing(void **state)
 	}
 }
 
+/* ------------------------------------------------- queues that others serve */
+
+static unsigned news[VIRTIO_QUEUES_MAX];
+static int fds[VIRTIO_QUEUES_MAX];
+
+static void toy_rewired(struct virtio *v, unsigned q)
+{
+	news[q]++;
+	fds[q] = virtio_queue_fd(v, q);
+}
+
+/* Live, with the operation; forgets what it was told on the way. */
+static struct virtio_ops listen_live(struct fixture *x)
+{
+	struct virtio_ops o = toy_ops;
+
+	o.rewired = toy_rewired;
+	go_live(x);
+	memset(news, 0, sizeof(news));
+	return o;
+}
+
+static void the_queues_fd_is_that_of_its_vector(void **state)
+{
+	struct fixture *x = *state;
+
+	go_live(x);
+	assert_true(virtio_queue_fd(&x->v, 0) >= 0);
+	assert_int_not_equal(virtio_queue_fd(&x->v, 0), virtio_queue_fd(&x->v, 1));
+	assert_int_equal(virtio_queue_fd(&x->v, 2), -1); /* it has no vector */
+	/* The vectors' masks are still set: what is written there waits in the pending bits. */
+	eventfd_write(virtio_queue_fd(&x->v, 1), 1);
+	assert_int_equal(rd(x, PBA, 8), 4);
+	msix_control(x, 0);
+	assert_int_equal(virtio_queue_fd(&x->v, 0), -1);
+}
+
+static void another_vector_is_news_for_that_queue(void **state)
+{
+	struct fixture *x = *state;
+	const struct virtio_ops o = listen_live(x);
+	int fd = virtio_queue_fd(&x->v, 1);
+
+	x->v.ops = &o;
+	wr(x, 0x16, 2, 0);
+	wr(x, 0x1a, 2, 2); /* shared with queue 1 */
+	assert_int_equal(news[0], 1);
+	assert_int_equal(fds[0], fd);
+	wr(x, 0x1a, 2, NO_VECTOR);
+	assert_int_equal(news[0], 2);
+	assert_int_equal(fds[0], -1);
+	assert_int_equal(news[1], 0);
+	/* Queue 2 is not enabled, queue 77 is not there. */
+	wr(x, 0x16, 2, 2);
+	wr(x, 0x1a, 2, 1);
+	wr(x, 0x16, 2, 77);
+	wr(x, 0x1a, 2, 1);
+	assert_int_equal(news[2], 0);
+	x->v.ops = &toy_ops;
+}
+
+static void msix_on_and_off_is_news_for_all_live_queues(void **state)
+{
+	struct fixture *x = *state;
+	const struct virtio_ops o = listen_live(x);
+
+	x->v.ops = &o;
+	msix_control(x, 0);
+	assert_int_equal(news[0] + news[1] + news[2], 2);
+	assert_int_equal(fds[0], -1);
+	assert_int_equal(fds[1], -1);
+	msix_control(x, 0x8000);
+	assert_int_equal(news[0] + news[1] + news[2], 4);
+	assert_int_equal(fds[1], virtio_queue_fd(&x->v, 1));
+	assert_true(fds[1] >= 0);
+	msix_control(x, 0xc000); /* masked as a whole: the eventfds stay */
+	msix_control(x, 0x8000);
+	assert_int_equal(news[0] + news[1] + news[2], 4);
+	x->v.ops = &toy_ops;
+}
+
+static void a_device_that_does_not_run_hears_no_news(void **state)
+{
+	struct fixture *x = *state;
+	const struct virtio_ops o = listen_live(x);
+
+	x->v.ops = &o;
+	wr(x, 0x14, 1, 0);
+	msix_control(x, 0);
+	msix_control(x, 0x8000);
+	wr(x, 0x16, 2, 0);
+	wr(x, 0x1a, 2, 1);
+	assert_int_equal(news[0], 0);
+	x->v.ops = &toy_ops;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -390,6 +488,10 @@ int main(void)
 		T(queue_interrupt_goes_to_its_vector),
 		T(vector_out_of_range_reads_back_no_vector),
 		T(without_msix_interrupts_are_isr_bits),
+		T(the_queues_fd_is_that_of_its_vector),
+		T(another_vector_is_news_for_that_queue),
+		T(msix_on_and_off_is_news_for_all_live_queues),
+		T(a_device_that_does_not_run_hears_no_news),
 		T(needs_reset_shows_in_the_status),
 		T(generation_and_interrupt_tell_of_a_change),
 		T(pci_cfg_reaches_the_bar_without_decoding),

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Split rings: what vq_return writes, and when driver and device tell each other. */
+#include <errno.h>
+#include <pthread.h>
+
 #include "tests/unit/vq_fixture.h"
 
 /* ------------------------------------------------------------- giving back */
@@ -60,6 +63,52 @@ static void vq_indices_wrap_at_two_to_the_sixteen(void **state)
 		assert_int_equal(fake_avail_event(&f->r), f->r.avail_idx);
 	}
 	assert_int_equal(f->broken, 0);
+}
+
+/* The driver's side of it: an odd index would be half of an answer. */
+static void *watch_index(void *arg)
+{
+	uint16_t *idx = arg, now;
+
+	do
+		now = le16toh(__atomic_load_n(idx, __ATOMIC_ACQUIRE));
+	while (!(now & 1));
+	return NULL;
+}
+
+/* Two by two, the index moves by two at once; at the end one more ends the watcher. */
+static void vq_return_all_is_seen_whole(void **state)
+{
+	struct fixture *f = *state;
+	struct vq_chain *c[2];
+	pthread_t driver;
+	uint16_t *idx = fake_at(&f->m, f->r.used + 2);
+
+	assert_int_equal(pthread_create(&driver, NULL, watch_index, idx), 0);
+	for (unsigned i = 0; i < 50000; i++) {
+		one(f, (struct fake_buf){f->buf, 64, FAKE_W});
+		one(f, (struct fake_buf){f->buf + 64, 64, FAKE_W});
+		c[0] = take(f);
+		c[1] = take(f);
+		vq_return_all(c, 2);
+		if (i % 1000 == 0 && pthread_tryjoin_np(driver, NULL) == 0)
+			fail_msg("half of an answer was seen in round %u", i);
+	}
+	assert_int_equal(fake_get16(&f->m, f->r.used + 2), 100000 & 0xffff);
+	assert_int_equal(pthread_tryjoin_np(driver, NULL), EBUSY);
+	one(f, (struct fake_buf){f->buf, 64, FAKE_W});
+	c[0] = take(f);
+	vq_return_all(c, 1);
+	pthread_join(driver, NULL);
+	vq_return_all(c, 0);
+	/* After a reset they only go. */
+	one(f, (struct fake_buf){f->buf, 64, FAKE_W});
+	one(f, (struct fake_buf){f->buf, 64, FAKE_W});
+	c[0] = take(f);
+	c[1] = take(f);
+	vq_reset(f->q);
+	vq_return_all(c, 2);
+	assert_int_equal(fake_get16(&f->m, f->r.used + 2), 100001 & 0xffff);
 }
 
 static void vq_return_after_reset_only_frees(void **state)
@@ -292,6 +341,7 @@ int main(void)
 		T(vq_return_writes_head_and_length),
 		T(vq_return_in_another_order_than_taken_is_fine),
 		T(vq_indices_wrap_at_two_to_the_sixteen),
+		T(vq_return_all_is_seen_whole),
 		T(vq_return_after_reset_only_frees),
 		T(vq_return_after_the_queue_is_gone_only_frees),
 		T(vq_return_on_a_broken_queue_writes_nothing),

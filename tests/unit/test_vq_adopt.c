@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A live ring that another process served and left. */
+#include "tests/unit/vq_fixture.h"
+
+/* What the other one did: takes the next element for itself, or returns a head. */
+static void other_returns(struct fixture *f, uint16_t head)
+{
+	uint16_t idx = fake_get16(&f->m, f->r.used + 2);
+	uint64_t at = f->r.used + 4 + 8ull * (idx % SIZE);
+
+	fake_put32(&f->m, at, head);
+	fake_put32(&f->m, at + 4, 0);
+	fake_put16(&f->m, f->r.used + 2, (uint16_t)(idx + 1));
+}
+
+/* One buffer in descriptor @head, made available. */
+static void offer(struct fixture *f, uint16_t head)
+{
+	fake_desc(&f->r, head, (struct fake_buf){f->buf + 64u * head, 64, FAKE_W}, 0);
+	fake_avail(&f->r, head);
+}
+
+static struct vq_adopted adopt(struct fixture *f)
+{
+	struct vq_adopted a;
+
+	assert_int_equal(vq_adopt(f->q, &a), 0);
+	return a;
+}
+
+static void assert_gives(struct fixture *f, uint16_t head)
+{
+	struct vq_chain *c = take(f);
+
+	assert_int_equal(c->head, head);
+	assert_int_equal(c->writable, 64);
+	vq_return(c);
+}
+
+static void assert_empty(struct fixture *f)
+{
+	struct vq_chain *c;
+
+	assert_int_equal(vq_next(f->q, &c), VQ_EMPTY);
+	assert_false(vq_pending(f->q));
+	assert_int_equal(f->broken, 0);
+}
+
+static void an_idle_ring_goes_on_where_it_was(void **state)
+{
+	struct fixture *f = *state;
+
+	for (uint16_t i = 0; i < 5; i++) {
+		offer(f, i);
+		other_returns(f, i);
+	}
+	assert_int_equal(adopt(f).found, 0);
+	assert_empty(f);
+	offer(f, 6);
+	assert_gives(f, 6);
+	assert_int_equal(fake_get16(&f->m, f->r.used + 2), 6);
+	assert_int_equal(fake_get32(&f->m, f->r.used + 4 + 8 * 5), 6);
+	assert_empty(f);
+}
+
+static void what_was_out_comes_first_and_then_what_is_new(void **state)
+{
+	struct fixture *f = *state;
+
+	for (uint16_t i = 0; i < 4; i++)
+		offer(f, i);
+	other_returns(f, 2);
+	assert_int_equal(adopt(f).found, 3);
+	offer(f, 2);
+	assert_gives(f, 0);
+	assert_gives(f, 1);
+	assert_gives(f, 3);
+	assert_gives(f, 2);
+	assert_empty(f);
+	assert_int_equal(fake_get16(&f->m, f->r.used + 2), 5);
+}
+
+static void the_indices_may_wrap(void **state)
+{
+	struct fixture *f = *state;
+
+	f->r.avail_idx = 65533;
+	fake_put16(&f->m, f->r.used + 2, 65533);
+	for (uint16_t i = 0; i < 8; i++) /* the round before */
+		fake_put16(&f->m, f->r.avail + 4 + 2 * i, (uint16_t)((i + 3) % 8)),
+			fake_put32(&f->m, f->r.used + 4 + 8 * i, (uint16_t)((i + 3) % 8));
+	offer(f, 0);
+	offer(f, 1);
+	other_returns(f, 1);
+	offer(f, 2);
+	offer(f, 3);
+	assert_int_equal(fake_get16(&f->m, f->r.avail + 2), 1);
+	struct vq_adopted a = adopt(f);
+
+	assert_int_equal(a.found, 3);
+	assert_int_equal(a.hidden, 0);
+	assert_gives(f, 0);
+	assert_gives(f, 2);
+	assert_gives(f, 3);
+	assert_empty(f);
+	assert_int_equal(fake_get16(&f->m, f->r.used + 2), 1);
+}
+
+static void a_full_ring_is_all_out(void **state)
+{
+	struct fixture *f = *state;
+
+	for (uint16_t i = 0; i < SIZE; i++)
+		offer(f, (uint16_t)(SIZE - 1 - i));
+	assert_int_equal(adopt(f).found, SIZE);
+	for (uint16_t i = 0; i < SIZE; i++)
+		assert_gives(f, (uint16_t)(SIZE - 1 - i));
+	assert_empty(f);
+}
+
+static void a_lost_chain_offered_again_breaks_the_queue(void **state)
+{
+	struct fixture *f = *state;
+	struct vq_chain *c, *other;
+
+	offer(f, 4);
+	assert_int_equal(adopt(f).found, 1);
+	offer(f, 4);
+	c = take(f);
+	assert_int_equal(vq_next(f->q, &other), VQ_BROKEN);
+	assert_int_equal(f->broken, 1);
+	vq_return(c);
+}
+
+static void a_lost_chain_is_checked_like_any_other(void **state)
+{
+	struct fixture *f = *state;
+	struct vq_chain *c;
+
+	offer(f, 4);
+	fake_desc(&f->r, 4, (struct fake_buf){1ull << 40, 64, FAKE_W}, 0);
+	assert_int_equal(adopt(f).found, 1);
+	assert_int_equal(vq_next(f->q, &c), VQ_BROKEN);
+	assert_int_equal(f->broken, 1);
+}
+
+static void indices_too_far_apart_break_the_queue(void **state)
+{
+	struct fixture *f = *state;
+
+	fake_put16(&f->m, f->r.avail + 2, SIZE + 1);
+	assert_int_equal(adopt(f).found, 0);
+	assert_int_equal(f->broken, 1);
+}
+
+static void a_used_index_ahead_breaks_the_queue(void **state)
+{
+	struct fixture *f = *state;
+
+	fake_put16(&f->m, f->r.used + 2, 3);
+	adopt(f);
+	assert_int_equal(f->broken, 1);
+}
+
+static void garbage_in_either_ring_breaks_the_queue(void **state)
+{
+	struct fixture *f = *state;
+
+	offer(f, 0);
+	fake_put16(&f->m, f->r.avail + 4, SIZE);
+	adopt(f);
+	assert_int_equal(f->broken, 1);
+
+	vq_reset(f->q);
+	fake_ring_zero(&f->r);
+	start(f, false, false);
+	offer(f, 0);
+	offer(f, 1);
+	other_returns(f, 0);
+	fake_put32(&f->m, f->r.used + 4, 0x10000);
+	assert_int_equal(adopt(f).found, 0);
+	assert_int_equal(f->broken, 2);
+}
+
+static void a_reset_forgets_what_was_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct vq_chain *c;
+
+	offer(f, 0);
+	offer(f, 1);
+	assert_int_equal(adopt(f).found, 2);
+	c = take(f);
+	vq_reset(f->q);
+	fake_ring_zero(&f->r);
+	start(f, true, true);
+	assert_empty(f);
+	vq_return(c); /* an orphan */
+	assert_int_equal(fake_get16(&f->m, f->r.used + 2), 0);
+}
+
+static void the_driver_is_told_of_what_is_returned(void **state)
+{
+	struct fixture *f = *state;
+
+	vq_reset(f->q);
+	start(f, true, false);
+	for (uint16_t i = 0; i < 3; i++)
+		offer(f, i);
+	other_returns(f, 0);
+	fake_used_event(&f->r, 2);
+	adopt(f);
+	assert_gives(f, 1);
+	vq_notify(f->q);
+	assert_int_equal(f->interrupts, 0);
+	assert_gives(f, 2);
+	vq_notify(f->q);
+	assert_int_equal(f->interrupts, 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(an_idle_ring_goes_on_where_it_was),
+		T(what_was_out_comes_first_and_then_what_is_new),
+		T(the_indices_may_wrap),
+		T(a_full_ring_is_all_out),
+		T(a_lost_chain_offered_again_breaks_the_queue),
+		T(a_lost_chain_is_checked_like_any_other),
+		T(indices_too_far_apart_break_the_queue),
+		T(a_used_index_ahead_breaks_the_queue),
+		T(garbage_in_either_ring_breaks_the_queue),
+		T(a_reset_forgets_what_was_lost),
+		T(the_driver_is_told_of_what_is_returned),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A vhost-user connection: requests and their answers, the back end's channel, and the end.
+ *
+ * The peer is not believed: an answer has the request, the version, the flags and the
+ * size that it must have, comes in time and alone, or it is the last one.
+ */
+#include "virtio/vhost_user_conn.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "vmm/log.h"
+
+/* Requests of the back end in one call, and while one answer is waited for. */
+#define BACK_TURN 8
+#define BACK_WAIT 64
+
+unsigned vu_wait_ms = VHOST_WAIT_MS;
+
+/* ------------------------------------------------------------- the end */
+
+void vu_back_close(struct vhost_user *u)
+{
+	loop_fd_del(&u->back_src);
+	if (u->back_fd >= 0)
+		close(u->back_fd);
+	u->back_fd = -1;
+}
+
+int vu_fail(struct vhost_user *u, const char *what, const char *why)
+{
+	if (u->fd < 0)
+		return -ENOTCONN;
+	snprintf(u->reason, sizeof(u->reason), "%s%s%s", what ? what : "", what ? ": " : "", why);
+	loop_fd_del(&u->src);
+	vu_back_close(u);
+	close(u->fd);
+	u->fd = -1;
+	if (u->loop) {
+		log_error("%s: %s; the device is dead", u->name, u->reason);
+		loop_timer_set(u->loop, &u->died, loop_now());
+	}
+	return -ENOTCONN;
+}
+
+/* ------------------------------------------------------------- the back end's channel */
+
+static int back_answer(struct vhost_user *u, uint32_t request)
+{
+	struct vu_msg m = {.request = request, .flags = VU_VERSION | VU_REPLY, .size = 8};
+
+	/* A peer that does not read its answers is not waited for. */
+	if (vu_send(u->back_fd, &m, NULL, 0))
+		return vu_fail(u, NULL, "it does not read the answers on its channel");
+	return 0;
+}
+
+static int back_request(struct vhost_user *u, const struct vu_msg *m)
+{
+	/* Nothing else was negotiated. */
+	if (m->request != VU_BACKEND_CONFIG_CHANGE_MSG || m->size || (m->flags & VU_REPLY))
+		return vu_fail(u, NULL, "it sent a request that it may not send");
+	if (u->loop)
+		loop_timer_set(u->loop, &u->changed, loop_now());
+	return m->flags & VU_NEED_REPLY ? back_answer(u, m->request) : 0;
+}
+
+/* At most @budget requests of those that are there. Whether the channel is still open. */
+static bool back_serve(struct vhost_user *u, unsigned budget)
+{
+	const char *why;
+	int r = 1;
+
+	while (budget-- && r == 1) {
+		r = vu_read(u->back_fd, &u->back, &why);
+		if (r == 1 && back_request(u, &u->back.m))
+			return false;
+	}
+	/* A back end may well have nothing to say any more. */
+	if (r == -ECONNRESET)
+		vu_back_close(u);
+	else if (r < 0)
+		vu_fail(u, NULL, why);
+	return r >= 0;
+}
+
+/* ------------------------------------------------------------- requests */
+
+static int answer_is_bad(struct vhost_user *u, const struct vu_msg *m, uint32_t request)
+{
+	if (m->request != request)
+		return vu_fail(u, vu_request_name(request), "it answered another request");
+	if (!(m->flags & VU_REPLY))
+		return vu_fail(u, vu_request_name(request), "its answer is not marked as one");
+	return 0;
+}
+
+/* Looks at the back end's channel meanwhile: it may wait for us before it answers. */
+static int await(struct vhost_user *u, struct vu_msg *m, uint64_t deadline)
+{
+	const uint32_t request = m->request;
+	struct vu_reader r = {.got = 0};
+	unsigned back = BACK_WAIT / BACK_TURN;
+	const char *why;
+	int n;
+
+	while ((n = vu_read(u->fd, &r, &why)) == 0) {
+		struct pollfd p[2] = {
+			{.fd = u->fd, .events = POLLIN},
+			{.fd = back ? u->back_fd : -1, .events = POLLIN},
+		};
+		uint64_t now = loop_now();
+
+		if (now >= deadline)
+			return vu_fail(u, vu_request_name(request), "no answer in time");
+		if (poll(p, 2, (int)((deadline - now + 999999) / 1000000)) <= 0 || !p[1].revents)
+			continue;
+		back--;
+		if (!back_serve(u, BACK_TURN) && u->fd < 0)
+			return -ENOTCONN;
+	}
+	if (n < 0)
+		return vu_fail(u, vu_request_name(request), why);
+	*m = r.m;
+	return answer_is_bad(u, m, request);
+}
+
+static int send_it(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds,
+		   uint64_t deadline)
+{
+	int r;
+
+	if (u->fd < 0)
+		return -ENOTCONN;
+	m->flags |= VU_VERSION;
+	r = vu_send(u->fd, m, fds, deadline);
+	if (r == 0)
+		return 0;
+	return vu_fail(u, vu_request_name(m->request),
+		       r == -ETIMEDOUT ? "it does not take requests" : strerror(-r));
+}
+
+static uint64_t deadline(void)
+{
+	return loop_now() + vu_wait_ms * 1000000ull;
+}
+
+int vu_ask(struct vhost_user *u, struct vu_msg *m, uint32_t size)
+{
+	const char *name = vu_request_name(m->request);
+	uint64_t until = deadline();
+	int r = send_it(u, m, NULL, until);
+
+	if (r == 0)
+		r = await(u, m, until);
+	/* GET_CONFIG: an empty answer is an error that the connection survives. */
+	if (r == 0 && m->size != size && !(m->request == VU_GET_CONFIG && !m->size))
+		return vu_fail(u, name, "its answer has a wrong size");
+	return r;
+}
+
+int vu_tell(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds)
+{
+	const char *name = vu_request_name(m->request);
+	bool ack = u->protocol & (1ull << VU_PROTOCOL_F_REPLY_ACK);
+	uint64_t until = deadline();
+	int r;
+
+	if (ack)
+		m->flags |= VU_NEED_REPLY;
+	r = send_it(u, m, fds, until);
+	if (r < 0 || !ack)
+		return r;
+	r = await(u, m, until);
+	if (r == 0 && m->size != sizeof(m->u64))
+		return vu_fail(u, name, "its answer has a wrong size");
+	return r == 0 && m->u64 ? -EREMOTEIO : r;
+}
+
+int vu_must(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds)
+{
+	const char *name = vu_request_name(m->request);
+	int r = vu_tell(u, m, fds);
+
+	return r == -EREMOTEIO ? vu_fail(u, name, "it refused") : r;
+}
+
+/* ------------------------------------------------------------- on a loop */
+
+/* Nothing is asked now: what comes is the end, or what it should not be. */
+static void on_socket(void *arg, uint32_t events)
+{
+	struct vhost_user *u = arg;
+	struct vu_reader r = {.got = 0};
+	const char *why;
+	int n = vu_read(u->fd, &r, &why);
+
+	(void)events;
+	if (n < 0)
+		vu_fail(u, NULL, why);
+	else if (n || r.got)
+		vu_fail(u, NULL, "it sent what nobody asked for");
+}
+
+static void on_channel(void *arg, uint32_t events)
+{
+	(void)events;
+	back_serve(arg, BACK_TURN);
+}
+
+static void on_died(void *arg)
+{
+	struct vhost_user *u = arg;
+
+	if (u->owner.died)
+		u->owner.died(u->owner.arg);
+}
+
+static void on_changed(void *arg)
+{
+	struct vhost_user *u = arg;
+
+	if (u->fd >= 0 && u->owner.config_changed)
+		u->owner.config_changed(u->owner.arg);
+}
+
+static void unbind(struct vhost_user *u)
+{
+	loop_fd_del(&u->src);
+	loop_fd_del(&u->back_src);
+	loop_timer_cancel(&u->died);
+	loop_timer_cancel(&u->changed);
+	u->loop = NULL;
+	u->owner = (struct vhost_user_owner){0};
+}
+
+int vhost_user_bind(struct vhost_user *u, struct loop *l, const struct vhost_user_owner *o)
+{
+	int r;
+
+	unbind(u);
+	if (!l)
+		return 0;
+	u->loop = l;
+	u->owner = *o;
+	snprintf(u->name, sizeof(u->name), "%s: vhost-user", o->name);
+	u->src = (struct loop_fd){.fn = on_socket, .arg = u};
+	u->back_src = (struct loop_fd){.fn = on_channel, .arg = u};
+	u->died = (struct loop_timer){.fn = on_died, .arg = u};
+	u->changed = (struct loop_timer){.fn = on_changed, .arg = u};
+	if (u->fd < 0) {
+		loop_timer_set(l, &u->died, loop_now());
+		return 0;
+	}
+	r = loop_fd_add(l, &u->src, u->fd, EPOLLIN);
+	if (r == 0 && u->back_fd >= 0)
+		r = loop_fd_add(l, &u->back_src, u->back_fd, EPOLLIN);
+	return r;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between vhost_user.c (what is asked of a back end) and vhost_user_conn.c (how): one
+ * connection. virtio/vhost.h says who calls and when; messages are those of vhost_user_msg.h.
+ */
+#ifndef VIRTIO_VHOST_USER_CONN_H
+#define VIRTIO_VHOST_USER_CONN_H
+
+#include "virtio/vhost.h"
+#include "virtio/vhost_user_msg.h"
+
+struct vhost_user {
+	struct vhost h;
+	int fd;            /* -1: dead */
+	int back_fd;       /* our end of the back end's channel; -1: none */
+	uint64_t protocol; /* features both sides have */
+	bool has_protocol; /* F_PROTOCOL_FEATURES: rings begin disabled, too */
+	char reason[160];  /* why it is dead */
+	char name[32];     /* "fs0: vhost-user" */
+	struct loop *loop; /* between bind and unbind */
+	struct vhost_user_owner owner;
+	struct loop_fd src, back_src;
+	struct loop_timer died, changed; /* due at once: owners are told from the loop alone */
+	struct vu_reader back;
+	struct vu_region region[VU_REGIONS_MAX]; /* guest memory, by our addresses: of set_memory */
+	unsigned nregions;
+};
+
+/* Ends the connection; says why, once, when it has an owner. @what: the request, or NULL when none
+ * was under way. Always -ENOTCONN. */
+int vu_fail(struct vhost_user *u, const char *what, const char *why);
+
+/* A request with an answer of @size bytes, which replaces it. 0 or -ENOTCONN; an empty answer to
+ * GET_CONFIG is the peer's no, and taken. */
+int vu_ask(struct vhost_user *u, struct vu_msg *m, uint32_t size);
+/* One without an answer of its own. 0, -EREMOTEIO (it refused: with REPLY_ACK alone) or -ENOTCONN.
+ */
+int vu_tell(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds);
+/* The same where a refusal is the end. 0 or -ENOTCONN. */
+int vu_must(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds);
+
+void vu_back_close(struct vhost_user *u);
+
+extern unsigned vu_wait_ms; /* VHOST_WAIT_MS; tests have less time */
+
+#endif

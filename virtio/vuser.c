@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "virtio/vuser.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "vmm/log.h"
+
+/* ------------------------------------------------------------- without a back end */
+
+/* From here on the ring is ours, and what it holds is answered. */
+static void adopt(struct vuser *d, unsigned q)
+{
+	struct vq_adopted a;
+	int r = vq_adopt(virtio_vq(&d->v, q), &a);
+
+	d->adopted[q] = true;
+	if (r < 0)
+		log_guest(&d->v.budget, "%s: queue %u: what was under way stays unanswered: %s",
+			  d->name, q, strerror(-r));
+	else if (a.hidden)
+		log_guest(&d->v.budget,
+			  "%s: queue %u: %u old requests stay unanswered: the rings "
+			  "do not show any more which they are",
+			  d->name, q, a.hidden);
+	/* The back end may have returned some, and died before it said so. */
+	virtio_interrupt(&d->v, q);
+}
+
+static void refuse_all(struct vuser *d, unsigned q)
+{
+	struct vq *vq = virtio_vq(&d->v, q);
+	unsigned budget = vq_max_size(vq);
+	struct vq_chain *c;
+
+	vq_kicks_off(vq);
+	do {
+		while (budget && vq_next(vq, &c) == VQ_CHAIN) {
+			d->refuse(d, c);
+			vq_return(c);
+			budget--;
+		}
+	} while (budget && vq_kicks_on(vq));
+	vq_notify(vq);
+	if (!budget)
+		virtio_rekick(&d->v, q);
+}
+
+void vuser_kick(struct virtio *v, unsigned q)
+{
+	struct vuser *d = (struct vuser *)v;
+
+	if (d->link.running) {
+		virtio_rekick(v,
+			      q); /* came as a write to a register: the back end hears eventfds */
+		return;
+	}
+	if (!d->adopted[q])
+		adopt(d, q);
+	refuse_all(d, q);
+}
+
+static void end_backend(struct vuser *d)
+{
+	if (d->end_backend)
+		d->end_backend(d);
+}
+
+/* On the loop, once, whoever saw it die. */
+static void on_died(void *arg)
+{
+	struct vuser *d = arg;
+
+	end_backend(d);
+	if (!d->v.running)
+		return;
+	vhost_link_stop(&d->link);
+	for (unsigned q = 0; q < d->v.nqueues; q++)
+		if (vq_live(virtio_vq(&d->v, q)))
+			virtio_rekick(&d->v, q);
+}
+
+/* ------------------------------------------------------------- struct virtio_ops */
+
+int vuser_start(struct virtio *v)
+{
+	struct vuser *d = (struct vuser *)v;
+	int r = 0;
+
+	if (!vhost_user_dead(d->u))
+		r = vhost_link_start(&d->link, v->acked);
+	if (!vhost_user_dead(d->u))
+		return r;
+	end_backend(d);
+	for (unsigned q = 0; q < v->nqueues; q++)
+		virtio_rekick(v, q);
+	return 0;
+}
+
+void vuser_stop(struct virtio *v)
+{
+	struct vuser *d = (struct vuser *)v;
+
+	vhost_link_stop(&d->link);
+	if (vhost_user_dead(d->u))
+		end_backend(d);
+	memset(d->adopted, 0, sizeof(d->adopted));
+}
+
+int vuser_queue_start(struct virtio *v, unsigned q)
+{
+	struct vuser *d = (struct vuser *)v;
+	int r = d->link.running ? vhost_link_queue_start(&d->link, q) : 0;
+
+	if (!vhost_user_dead(d->u))
+		return r;
+	virtio_rekick(v, q);
+	return 0;
+}
+
+void vuser_queue_stop(struct virtio *v, unsigned q)
+{
+	struct vuser *d = (struct vuser *)v;
+
+	vhost_link_queue_stop(&d->link, q);
+	if (vhost_user_dead(d->u))
+		end_backend(d);
+	d->adopted[q] = false;
+}
+
+void vuser_rewired(struct virtio *v, unsigned q)
+{
+	vhost_link_rewired(&((struct vuser *)v)->link, q);
+}
+
+/* ------------------------------------------------------------- life */
+
+int vuser_init(struct vuser *d, const struct virtio_ops *ops, const struct vuser_env *env,
+	       void (*config_changed)(void *d))
+{
+	const struct vhost_user_owner owner = {
+		.died = on_died,
+		.config_changed = config_changed,
+		.arg = d,
+		.name = d->name,
+	};
+	struct vhost *h = vhost_user_vhost(d->u);
+	int r = virtio_init(&d->v, ops, d->name, env->gm, env->loop);
+
+	if (r < 0)
+		return r;
+	vhost_limit(&d->v, h);
+	for (unsigned q = 0; r == 0 && q < env->queues; q++)
+		r = virtio_add_queue(&d->v, env->queue_size);
+	if (r < 0)
+		return r;
+	h->nrings = env->queues;
+	r = vhost_link_init(&d->link, &d->v, h, 0);
+	return r < 0 ? r : vhost_user_bind(d->u, env->loop, &owner);
+}
+
+void vuser_fini(struct vuser *d)
+{
+	virtio_fini(&d->v); /* stops it, which needs the link */
+	vhost_link_fini(&d->link);
+	vhost_user_bind(d->u, NULL, NULL);
+}

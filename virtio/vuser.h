@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the devices have in common that another process serves (fs.c, vublk.c): queues and
+ * rings linked one to one, and what becomes of them when that process goes away. Then the
+ * device takes its rings over and answers every request with an error, those that were under way
+ * too, so that nobody in the guest waits for ever. It stays so until the guest reboots.
+ *
+ * A device embeds a struct vuser first, and its ops are made of the functions below.
+ *
+ * Threading: under the device's loop lock.
+ */
+#ifndef VIRTIO_VUSER_H
+#define VIRTIO_VUSER_H
+
+#include "virtio/vhost.h"
+
+struct vuser {
+	struct virtio v;
+	struct vhost_user *u; /* lent */
+	struct vhost_link link;
+	char name[16];
+	bool adopted[VIRTIO_QUEUES_MAX]; /* its ring was taken over */
+	/* Writes an error into a request; it is returned by who called. */
+	void (*refuse)(struct vuser *d, struct vq_chain *c);
+	/* The back end is not to touch guest memory any more. May be NULL, is called again. */
+	void (*end_backend)(struct vuser *d);
+};
+
+struct vuser_env {
+	struct gmem *gm;
+	struct loop *loop;
+	unsigned queues;
+	uint16_t queue_size;
+};
+/*
+ * @d zeroed, but for name, u, refuse, end_backend and the device's own bits in v.offered. @o: what
+ * to call at a change of the configuration, or NULL. 0 or a negative errno; vuser_fini after
+ * a failure, too.
+ */
+int vuser_init(struct vuser *d, const struct virtio_ops *ops, const struct vuser_env *env,
+	       void (*config_changed)(void *d));
+void vuser_fini(struct vuser *d);
+
+/* struct virtio_ops */
+int vuser_start(struct virtio *v);
+void vuser_stop(struct virtio *v);
+int vuser_queue_start(struct virtio *v, unsigned q);
+void vuser_queue_stop(struct virtio *v, unsigned q);
+void vuser_kick(struct virtio *v, unsigned q);
+void vuser_rewired(struct virtio *v, unsigned q);
+
+#endif

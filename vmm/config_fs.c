@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* --fs: a directory of the host for the guest. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "vmm/config.h"
+#include "vmm/opts.h"
+
+static void fs_fini(struct fs_config *f)
+{
+	free(f->dir);
+	free(f->socket);
+	free(f->id);
+}
+
+void config_fs_fini(struct config *c)
+{
+	for (size_t i = 0; i < c->nfs; i++)
+		fs_fini(&c->fs[i]);
+}
+
+/* ------------------------------------------------------------- keys */
+
+/* The guest's user types it, and it stands in lists: no blanks, no control characters. */
+static int fs_tag(void *f, const char *v, struct err *e)
+{
+	struct fs_config *fs = f;
+
+	if (!*v || strlen(v) > CONFIG_FS_TAG)
+		return err_msg(e, -EINVAL, "\"%s\" is not 1 to %d bytes long", v, CONFIG_FS_TAG);
+	for (const unsigned char *p = (const unsigned char *)v; *p; p++)
+		if (*p <= ' ' || *p == 0x7f)
+			return err_msg(e, -EINVAL, "holds a blank or a control character");
+	strcpy(fs->tag, v);
+	return 0;
+}
+
+static int fs_dir(void *f, const char *v, struct err *e)
+{
+	return config_string(&((struct fs_config *)f)->dir, v, e);
+}
+
+static int fs_socket(void *f, const char *v, struct err *e)
+{
+	return config_string(&((struct fs_config *)f)->socket, v, e);
+}
+
+static int fs_id(void *f, const char *v, struct err *e)
+{
+	return config_string(&((struct fs_config *)f)->id, v, e);
+}
+
+static int fs_readonly(void *f, const char *v, struct err *e)
+{
+	return opts_onoff(v, &((struct fs_config *)f)->readonly, e);
+}
+
+static int fs_cache(void *f, const char *v, struct err *e)
+{
+	static const char *const modes[] = {"auto", "always", "never"};
+
+	for (unsigned i = 0; i < 3; i++)
+		if (!strcmp(v, modes[i])) {
+			((struct fs_config *)f)->cache = (enum fs_cache)i;
+			return 0;
+		}
+	return err_msg(e, -EINVAL, "\"%s\" is neither auto, always nor never%s", v,
+		       strcmp(v, "none") ? "" : " (did you mean never?)");
+}
+
+static int fs_queues(void *f, const char *v, struct err *e)
+{
+	unsigned long n;
+	int r = opts_number(v, 1, CONFIG_FS_QUEUES_MAX, &n, e);
+
+	if (r == 0)
+		((struct fs_config *)f)->queues = (uint16_t)n;
+	return r;
+}
+
+static int fs_queue_size(void *f, const char *v, struct err *e)
+{
+	unsigned long n;
+	int r = opts_number(v, 2, CONFIG_QUEUE_MAX, &n, e);
+
+	if (r < 0)
+		return r;
+	if (n & (n - 1))
+		return err_msg(e, -EINVAL, "%lu is not a power of two", n);
+	((struct fs_config *)f)->queue_size = (uint16_t)n;
+	return 0;
+}
+
+/* "ro" alone, as mount(8) has it, stands for readonly=on: opts_kv wants a value for every key. */
+static char *spell_out(const char *text)
+{
+	char *out = malloc(strlen(text) * 4 + 1), *to = out;
+	bool quoted = false;
+
+	for (const char *p = text; out && *p; p++) {
+		bool begins = p == text || (p[-1] == ',' && !quoted);
+
+		if (begins && !strncmp(p, "ro", 2) && (!p[2] || p[2] == ',')) {
+			to = stpcpy(to, "ro=on");
+			p++;
+			continue;
+		}
+		quoted ^= *p == '"';
+		*to++ = *p;
+	}
+	if (out)
+		*to = '\0';
+	return out;
+}
+
+int config_fs(struct config *c, const char *text, struct err *e)
+{
+	static const struct kv_key keys[] = {
+		{"tag", fs_tag, NULL},
+		{"dir", fs_dir, NULL},
+		{"socket", fs_socket, NULL},
+		{"ro", fs_readonly, "ro=on"},
+		{"cache", fs_cache, NULL},
+		{"queues", fs_queues, NULL},
+		{"queue_size", fs_queue_size, NULL},
+		{"id", fs_id, NULL},
+		{"readonly", NULL, "ro=on"},
+		{"path", NULL, "dir=DIR"},
+		{"source", NULL, "dir=DIR"},
+		{NULL, NULL, NULL},
+	};
+	struct fs_config f = {0};
+	char *words;
+	int r;
+
+	if (c->nfs >= CONFIG_FS_MAX)
+		return err_msg(e, -E2BIG, "at most %d shared directories fit", CONFIG_FS_MAX);
+	words = spell_out(text);
+	r = words ? opts_kv(keys, NULL, words, &f, e) : err_msg(e, -ENOMEM, "out of memory");
+	free(words);
+	if (r == 0 && !f.tag[0])
+		r = err_msg(e, -EINVAL, "the tag is missing (tag=NAME)");
+	if (r == 0 && !strcmp(f.tag, CONFIG_ROOT_TAG))
+		r = err_msg(e, -EINVAL, "tag: %s is that of --rootfs DIRECTORY", f.tag);
+	if (r < 0) {
+		fs_fini(&f);
+		return r;
+	}
+	c->fs[c->nfs++] = f;
+	return 0;
+}
+
+/* ------------------------------------------------------------- the check */
+
+static int check_dir(const struct fs_config *f, struct err *e)
+{
+	struct stat st;
+
+	if (stat(f->dir, &st) < 0)
+		return err_sys(e, "dir=%s", f->dir);
+	if (!S_ISDIR(st.st_mode))
+		return err_msg(e, -ENOTDIR, "dir=%s: not a directory", f->dir);
+	return 0;
+}
+
+static int check_socket(const struct fs_config *f, struct err *e)
+{
+	const struct sockaddr_un *un = NULL;
+
+	if (f->readonly)
+		return err_msg(e, -EINVAL,
+			       "ro: not together with socket: whoever started that virtiofsd "
+			       "decides what it lets a guest do");
+	if (f->cache != FS_CACHE_AUTO)
+		return err_msg(e, -EINVAL,
+			       "cache: not together with socket: it is for whoever "
+			       "started that virtiofsd to say");
+	if (strlen(f->socket) >= sizeof(un->sun_path))
+		return err_msg(e, -ENAMETOOLONG, "socket path is %zu bytes long, at most %zu fit",
+			       strlen(f->socket), sizeof(un->sun_path) - 1);
+	return 0;
+}
+
+static int check_one(const struct fs_config *f, struct err *e)
+{
+	const char *dir = f->dir && *f->dir ? f->dir : NULL;
+	const char *socket = f->socket && *f->socket ? f->socket : NULL;
+
+	if (!dir == !socket)
+		return err_msg(e, -EINVAL,
+			       dir ? "dir and socket: one of them is meant"
+				   : "what to share is missing (dir=DIR or socket=PATH)");
+	return dir ? check_dir(f, e) : check_socket(f, e);
+}
+
+int config_fs_context(const struct fs_config *f, struct err *e)
+{
+	if (!strcmp(f->tag, CONFIG_ROOT_TAG))
+		return err_ctx(e, "--rootfs %s", f->dir);
+	return err_ctx(e, "--fs tag=%s", f->tag);
+}
+
+static bool same(const char *a, const char *b)
+{
+	return a && b && !strcmp(a, b);
+}
+
+int config_check_fs(struct config *c, struct err *e)
+{
+	for (size_t i = 0; i < c->nfs; i++) {
+		const struct fs_config *f = &c->fs[i];
+
+		if (check_one(f, e))
+			return config_fs_context(f, e);
+		for (size_t j = 0; j < i; j++) {
+			if (same(f->tag, c->fs[j].tag))
+				return err_msg(e, -EEXIST, "--fs tag=%s: given twice", f->tag);
+			if (same(f->id, c->fs[j].id))
+				return err_msg(e, -EEXIST,
+					       "--fs tag=%s: id %s is that of tag=%s already",
+					       f->tag, f->id, c->fs[j].tag);
+		}
+	}
+	return 0;
+}
