@@ -187,7 +187,8 @@ static int section_add(struct build *b, struct modtree *t, const char *fs, bool 
 
 static int modules_all(struct build *b, const struct initramfs_args *a)
 {
-	const char *want[] = {
+	bool shared_root = a->rootfs && !strcmp(a->rootfs, "virtiofs");
+	const char *const all[] = {
 		a->mmio ? "!virtio_mmio" : "!virtio_pci",
 		"virtio_console",
 		"pvpanic_mmio",
@@ -195,11 +196,21 @@ static int modules_all(struct build *b, const struct initramfs_args *a)
 		"button",
 		"evdev",
 		a->root ? "!virtio_blk" : NULL,
-		NULL,
+		shared_root ? "!virtiofs"
+		: a->share  ? "virtiofs"
+			    : NULL,
+		a->overlay ? "!overlay" : NULL,
+		a->net ? "virtio_net" : NULL,
+		a->vsock ? "vmw_vsock_virtio_transport" : NULL,
 	};
+	const char *want[sizeof(all) / sizeof(all[0]) + 1] = {NULL};
+	size_t n = 0;
 	struct modtree *t;
 	int r = beneath_init(&b->dir, a->modules, b->e);
 
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (all[i])
+			want[n++] = all[i];
 	if (!r)
 		r = modtree_open(&t, a->modules, b->e);
 	if (r)

@@ -75,9 +75,13 @@ const char *fs_probe(int fd);
 struct initramfs_args {
 	const char *modules; /* directory, or NULL: the kernel has what it needs built in */
 	bool mmio;           /* virtio over MMIO: its transport module too */
-	bool root;           /* a root disk is there */
-	const char *rootfs; /* its file system; NULL: unknown, all that are known are taken along */
-	size_t *ret_modules; /* how many were; may be NULL */
+	bool root;           /* disks are there */
+	/* What the root is: a disk's file system, or "virtiofs", which it then has to have; NULL:
+	 * unknown, all that are known are taken along. */
+	const char *rootfs;
+	bool share, net, vsock; /* devices that the root's own modules may come too late for */
+	bool overlay;           /* a memory file system over the root: the kernel has to have it */
+	size_t *ret_modules;    /* how many were; may be NULL */
 };
 int initramfs_build(struct cpio *ret, const struct initramfs_args *a, struct err *e);
 

@@ -40,6 +40,19 @@ static char *word(char **next)
 	return start;
 }
 
+/* KEY and KEY=1, or KEY=0; the last one counts. */
+static void flag_read(const char *w, const char *key, bool *flag)
+{
+	size_t n = strlen(key);
+
+	if (strncmp(w, key, n))
+		return;
+	if (!w[n] || !strcmp(w + n, "=1"))
+		*flag = true;
+	else if (!strcmp(w + n, "=0"))
+		*flag = false;
+}
+
 static void options_read(struct options *o, char *text)
 {
 	const struct {
@@ -56,8 +69,8 @@ static void options_read(struct options *o, char *text)
 	while ((w = word(&text)) && strcmp(w, "--")) {
 		if (!strcmp(w, "ro") || !strcmp(w, "rw"))
 			o->rw = w[1] == 'w';
-		else if (!strcmp(w, "mvm.shell") || !strcmp(w, "mvm.shell=1"))
-			o->shell = true;
+		flag_read(w, "mvm.shell", &o->shell);
+		flag_read(w, "mvm.overlay", &o->overlay);
 		for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
 			if (!strncmp(w, keys[i].key, strlen(keys[i].key)))
 				*keys[i].value = w + strlen(keys[i].key);
@@ -130,5 +143,5 @@ int main(int argc, char **argv)
 		run("/etc/init", argv, false);
 		run("/bin/init", argv, false);
 	}
-	session_run();
+	session_run(share_tag(&o) != NULL);
 }

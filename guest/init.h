@@ -19,7 +19,8 @@ struct options {
 	const char *flags;  /* rootflags= */
 	const char *init;
 	bool rw;
-	bool shell; /* mvm.shell: a shell even though the root has an init */
+	bool overlay; /* mvm.overlay: what is written goes to memory, the root stays as it is */
+	bool shell;   /* mvm.shell: a shell even though the root has an init */
 };
 
 /* mark_ARCH.c */
@@ -59,12 +60,23 @@ void disk_names(char *buf, size_t size); /* the disks there are, sorted, for a m
 bool partition_uuid(const char *disk, unsigned n, unsigned sector, char text[37]);
 void uuid_text(char text[37], const uint8_t raw[16]);
 
+/* share.c. The tag that root= names when it means a share, else NULL; mounts it on /root or dies.
+ */
+const char *share_tag(const struct options *o);
+void share_mount(const char *tag, const struct options *o);
+
 /* root.c */
 void root_mount(const struct options *o); /* on /root; dies when it cannot */
 void root_switch(void);                   /* makes it / and frees the initramfs */
 
-/* session.c. A shell on the console, as a child of this process; ends in a power-off. */
-_Noreturn void session_run(void);
+/* session.c. A shell on the console, as a child of this process; ends in a power-off.
+ * @shared: the root is a share, and its /tmp not this machine's. */
+_Noreturn void session_run(bool shared);
+
+/* initctl.c. A descriptor to poll for what System V's init would be asked, or -1. */
+enum initctl { INITCTL_NOTHING, INITCTL_OFF, INITCTL_RESTART };
+int initctl_open(void);
+enum initctl initctl_read(int fd); /* it is readable */
 
 /* button.c. Descriptors to poll for the power button. */
 #define BUTTON_MAX 8

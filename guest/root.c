@@ -25,6 +25,15 @@ static const struct {
 	{"btrfs", "rescue=nologreplay"},
 };
 
+/* The root directory of an overlay is the upper layer's: owner and permissions as below. */
+static void copy_mode(const char *from, const char *to)
+{
+	struct stat st;
+
+	if (stat(from, &st) || chown(to, st.st_uid, st.st_gid) || chmod(to, st.st_mode & 07777))
+		say("the root directory is not like that below: ", strerror(errno));
+}
+
 static int mount_unreplayed(const char *dev, const char *type, const char *flags)
 {
 	char all[512] = "";
@@ -91,7 +100,7 @@ static const char *probe(const char *dev)
 	    *names ? names : " none", ")");
 }
 
-void root_mount(const struct options *o)
+static void disk_mount(const struct options *o)
 {
 	const char *root = o->root ? o->root : "/dev/vda";
 	char dev[280], types[128] = "", *next = types, *type;
@@ -107,7 +116,6 @@ void root_mount(const struct options *o)
 		    *names ? names : " none");
 	}
 	strncpy(types, o->fstype ? o->fstype : probe(dev), sizeof(types) - 1);
-	mkdir("/root", 0755);
 	while ((type = strsep(&next, ","))) {
 		if (!mount_type(dev, type, o))
 			return;
@@ -115,6 +123,51 @@ void root_mount(const struct options *o)
 		    errno == ENODEV ? " (this kernel has no such file system)" : "");
 	}
 	die("the root ", dev, " could not be mounted");
+}
+
+/*
+ * The root becomes the lower layer of an overlay, whose upper one is in memory. Renamed
+ * directories are marked in the upper layer (redirect_dir): without, rename() says EXDEV for
+ * what is below. The other features need file handles of the lower file system that stay good.
+ */
+static void overlay_mount(unsigned long flags)
+{
+	static const char layers[] = "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work";
+	char all[128];
+
+	strcpy(all, layers);
+	strcat(all, ",redirect_dir=on,index=off,metacopy=off");
+	mkdir("/lower", 0755);
+	mkdir("/upper", 0755);
+	if (mount("/root", "/lower", NULL, MS_MOVE, NULL) ||
+	    mount("tmpfs", "/upper", "tmpfs", 0, "mode=755") || mkdir("/upper/data", 0755) ||
+	    mkdir("/upper/work", 0755))
+		die("cannot prepare the overlay on the root: ", strerror(errno));
+	copy_mode("/lower", "/upper/data");
+	/* A kernel that does not know one of the words (before 4.19) has its own choice. */
+	if (mount("overlay", "/root", "overlay", flags, all) &&
+	    (errno != EINVAL || mount("overlay", "/root", "overlay", flags, layers)))
+		die("cannot mount an overlay on the root, which mvm.overlay asks for: ",
+		    strerror(errno),
+		    errno == ENODEV ? " (this kernel has no overlayfs, CONFIG_OVERLAY_FS)" : "");
+	/* It holds on to both by itself. */
+	umount2("/lower", MNT_DETACH);
+	umount2("/upper", MNT_DETACH);
+}
+
+void root_mount(const struct options *o)
+{
+	struct options below = *o;
+
+	/* No layer below an overlay is ever written. */
+	below.rw = o->rw && !o->overlay;
+	mkdir("/root", 0755);
+	if (share_tag(o))
+		share_mount(share_tag(o), &below);
+	else
+		disk_mount(&below);
+	if (o->overlay)
+		overlay_mount(o->rw ? 0 : MS_RDONLY);
 }
 
 /* Removes what is below fd on its own file system; closes fd. */

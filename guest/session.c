@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -99,15 +101,35 @@ static _Noreturn void shell(const sigset_t *mask)
 }
 
 /* What an init would have mounted; where the root has no place for one, it does without. */
-static void mounts(void)
+static void mounts(bool shared)
 {
 	mkdir("/dev/pts", 0755);
 	mkdir("/dev/shm", 01777);
 	mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=620,ptmxmode=666");
 	mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
 	mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755");
-	if (access("/tmp", W_OK) < 0)
+	if (shared || access("/tmp", W_OK) < 0)
 		mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+}
+
+/* A name and the loopback interface: what many a program takes for granted. */
+static void network(void)
+{
+	struct ifreq lo = {.ifr_name = "lo"};
+	char name[65];
+	int fd;
+
+	if (!gethostname(name, sizeof(name)) && (!*name || !strcmp(name, "(none)")) &&
+	    sethostname("mvm", 3))
+		errno = 0;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return; /* a kernel without IPv4 */
+	if (!ioctl(fd, SIOCGIFFLAGS, &lo)) {
+		lo.ifr_flags |= IFF_UP;
+		ioctl(fd, SIOCSIFFLAGS, &lo);
+	}
+	close(fd);
 }
 
 /* Reaps all that ended; the shell's end is the machine's. */
@@ -151,11 +173,42 @@ static int signals_open(sigset_t *ret_old)
 	return fd;
 }
 
-void session_run(void)
+/* What ends the machine, by descriptor: signals first, then the FIFO, then buttons. */
+enum { SIGNALS, FIFO, BUTTONS, SOURCES = BUTTONS + BUTTON_MAX };
+
+static void serve(struct pollfd p[SOURCES], pid_t pid)
 {
-	struct pollfd p[BUTTON_MAX + 1] = {0};
+	enum initctl asked = INITCTL_NOTHING;
+
+	if (p[SIGNALS].revents)
+		signals(p[SIGNALS].fd, pid);
+	if (p[FIFO].revents & POLLIN)
+		asked = initctl_read(p[FIFO].fd);
+	if (asked != INITCTL_NOTHING)
+		power_end(asked == INITCTL_RESTART);
+	for (size_t i = BUTTONS; i < SOURCES; i++)
+		if (p[i].revents & POLLIN && button_pressed(p[i].fd))
+			power_end(false);
+		else if (p[i].revents & (POLLERR | POLLHUP | POLLNVAL))
+			p[i].fd = -1;
+}
+
+static void sources_open(struct pollfd p[SOURCES], sigset_t *ret_old)
+{
 	int buttons[BUTTON_MAX];
 	size_t n = button_open(buttons);
+
+	for (size_t i = 0; i < SOURCES; i++)
+		p[i] = (struct pollfd){.fd = -1, .events = POLLIN};
+	p[SIGNALS].fd = signals_open(ret_old);
+	p[FIFO].fd = initctl_open();
+	for (size_t i = 0; i < n; i++)
+		p[BUTTONS + i].fd = buttons[i];
+}
+
+void session_run(bool shared)
+{
+	struct pollfd p[SOURCES];
 	sigset_t old;
 	pid_t pid;
 
@@ -164,26 +217,16 @@ void session_run(void)
 			   "shell "
 			   "(/bin/bash, /bin/sh); name another program with --cmdline "
 			   "init=PROGRAM");
-	mounts();
-	p[0].fd = signals_open(&old);
-	for (size_t i = 0; i < n; i++)
-		p[i + 1].fd = buttons[i];
-	for (size_t i = 0; i <= n; i++)
-		p[i].events = POLLIN;
+	mounts(shared);
+	network();
+	sources_open(p, &old);
 	mark(MARK_ROOT_INIT);
 	pid = fork();
 	if (pid < 0)
 		die("cannot start a shell: fork: ", strerror(errno));
 	if (!pid)
 		shell(&old);
-	for (;;) {
-		if (poll(p, n + 1, -1) <= 0)
-			continue;
-		signals(p[0].fd, pid);
-		for (size_t i = 1; i <= n; i++)
-			if (p[i].revents & POLLIN && button_pressed(p[i].fd))
-				power_end(false);
-			else if (p[i].revents & (POLLERR | POLLHUP | POLLNVAL))
-				p[i].fd = -1;
-	}
+	for (;;)
+		if (poll(p, SOURCES, -1) > 0)
+			serve(p, pid);
 }

@@ -208,6 +208,51 @@ static void unknown_root_takes_all_that_exist(void **state)
 	cpio_fini(&c);
 }
 
+static void shares_networks_and_overlays_take_their_modules(void **state)
+{
+	struct initramfs_args a = {.modules = dir, .rootfs = "virtiofs", .share = true};
+	struct cpio c = {0};
+	char *text;
+
+	(void)state;
+	assert_int_equal(initramfs_build(&c, &a, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "the kernel has no virtiofs, neither"));
+	a.rootfs = NULL; /* for a share that is not the root it may still come from there */
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	cpio_fini(&c);
+	a.overlay = true;
+	assert_int_equal(initramfs_build(&c, &a, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "the kernel has no overlay, neither"));
+
+	write_file("modules.dep", "k/virtio_pci.ko:\nk/fuse.ko:\nk/virtiofs.ko: k/fuse.ko\n"
+				  "k/overlay.ko:\nk/virtio_net.ko:\nk/xfs.ko:\n"
+				  "k/vmw_vsock_virtio_transport.ko:\n");
+	write_file("k/fuse.ko", "");
+	write_file("k/virtiofs.ko", "");
+	write_file("k/overlay.ko", "");
+	write_file("k/virtio_net.ko", "");
+	write_file("k/vmw_vsock_virtio_transport.ko", "");
+	a = (struct initramfs_args){
+		.modules = dir,
+		.rootfs = "virtiofs",
+		.share = true,
+		.overlay = true,
+		.net = true,
+		.vsock = true,
+	};
+	assert_int_equal(initramfs_build(&c, &a, &err), 0);
+	well_formed(&c);
+	text = list(&c);
+	assert_string_equal(text, "/lib/modules/k/virtio_pci.ko\n"
+				  "/lib/modules/k/fuse.ko\n"
+				  "/lib/modules/k/virtiofs.ko\n"
+				  "/lib/modules/k/overlay.ko\n"
+				  "/lib/modules/k/virtio_net.ko\n"
+				  "/lib/modules/k/vmw_vsock_virtio_transport.ko\n");
+	free(text);
+	cpio_fini(&c);
+}
+
 static void mmio_takes_the_other_transport(void **state)
 {
 	const struct initramfs_args a = {.modules = dir, .mmio = true};
@@ -462,6 +507,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(known_root_takes_its_modules_alone, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(unknown_root_takes_all_that_exist, setup, teardown),
+		cmocka_unit_test_setup_teardown(shares_networks_and_overlays_take_their_modules,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(mmio_takes_the_other_transport, setup, teardown),
 		cmocka_unit_test_setup_teardown(file_system_built_in_needs_nothing, setup,
 						teardown),
