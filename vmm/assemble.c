@@ -7,129 +7,11 @@
 #include <string.h>
 
 #include "guest/marks.h"
-#include "virtio/features.h"
-#include "virtio/image.h"
-#include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/timeline.h"
 
-#define MACHINE_WORKERS 8
-
 /* Longest time that a machine is tried to be brought to a stand for: 100 ms. */
 #define STILL_NS 100000000ull
-
-/* ------------------------------------------------------------- virtio */
-
-static int attach_mmio(struct machine *m, struct virtio_slot *s, struct err *e)
-{
-	unsigned n = (unsigned)(s - m->slot), gsi = platform_vmmio_gsi(n);
-	struct irq *irq;
-
-	if (!gsi)
-		return err_msg(e, -ENOSPC, "%s: no interrupt left for another MMIO device",
-			       s->v->name);
-	int r = irq_line_new(&irq, m->irqs, gsi, e);
-	if (r < 0)
-		return r;
-	const struct vmmio_env env = {
-		.bus = m->mmio,
-		.base = LAYOUT_VMMIO_BASE + n * LAYOUT_VMMIO_STRIDE,
-		.irq = irq,
-		.vm = &m->vm,
-	};
-	return vmmio_new(&s->mmio, s->v, &env, e);
-}
-
-static int attach(struct machine *m, struct virtio *v, struct err *e)
-{
-	struct virtio_slot *s = &m->slot[m->nslots];
-	const struct vpci_env env = {.pci = m->pci, .irqs = m->irqs, .vm = &m->vm};
-
-	int r = features_apply(m->host->cfg, v, e);
-
-	if (r < 0)
-		return r;
-	s->v = v;
-	m->nslots++; /* MACHINE_VIRTIO_MAX counts every device there can be */
-	if (m->host->cfg->transport == TRANSPORT_MMIO)
-		return attach_mmio(m, s, e);
-	return vpci_new(&s->pci, v, &env, e);
-}
-
-static int build_disk(struct machine *m, unsigned i, struct err *e)
-{
-	const struct config *c = m->host->cfg;
-	char name[16];
-
-	snprintf(name, sizeof(name), "_disk%u_q0", i);
-	int r = loop_new(&m->blk_loop[i], name, e);
-	struct blk_env env = {
-		.gm = m->gm,
-		.loop = m->blk_loop[i],
-		.workers = m->workers,
-		.index = i,
-		.cpus = c->cpus,
-	};
-	if (r == 0)
-		r = blk_new(&m->blk[i], &c->disks[i], &env, e);
-	if (r == 0 && !m->host->again && !c->disks[i].raw)
-		r = image_looks_raw(c->disks[i].path, e);
-	if (r < 0)
-		return err_ctx(e, "%s", config_disk_option(c, i)); /* the image named its file */
-	return attach(m, blk_virtio(m->blk[i]), e);
-}
-
-/* The user may have named devices that this machine does not have. */
-static int check_features(const struct machine *m, struct err *e)
-{
-	const struct config *c = m->host->cfg;
-
-	for (size_t i = 0; i < c->nfeatures; i++) {
-		bool found = false;
-
-		for (unsigned k = 0; k < m->nslots && !found; k++)
-			found = !strcmp(m->slot[k].v->name, c->features[i].device);
-		if (!found)
-			return err_msg(e, -ENODEV, "--virtio-features %s: this machine has none",
-				       c->features[i].device);
-	}
-	return 0;
-}
-
-/* The order is that of the PCI slots: console, disks, rng. */
-static int build_virtio(struct machine *m, struct err *e)
-{
-	const struct host *h = m->host;
-	int r = 0;
-
-	if (h->console) {
-		r = console_new(&m->console, m->gm, h->loop, h->console, e);
-		if (r == 0)
-			r = attach(m, console_virtio(m->console), e);
-	}
-	for (unsigned i = 0; r == 0 && i < h->cfg->ndisks; i++)
-		r = build_disk(m, i, e);
-	if (r == 0)
-		r = rng_new(&m->rng, m->gm, h->loop, e);
-	if (r == 0)
-		r = attach(m, rng_virtio(m->rng), e);
-	return r < 0 ? r : check_features(m, e);
-}
-
-static void destroy_virtio(struct machine *m)
-{
-	for (unsigned i = 0; i < m->nslots; i++) {
-		vpci_free(m->slot[i].pci);
-		vmmio_free(m->slot[i].mmio);
-	}
-	rng_free(m->rng);
-	console_free(m->console);
-	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
-		blk_free(m->blk[i]);
-	workers_free(m->workers);
-	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
-		loop_free(m->blk_loop[i]);
-}
 
 /* -------------------------------------------------------------- build */
 
@@ -163,7 +45,10 @@ static int build_memory(struct machine *m, struct err *e)
 	int r = gmem_new(&m->gm, e);
 
 	if (r == 0) {
-		gmem_may_borrow(m->gm); /* machine_settle is what it promises */
+		if (config_shares_memory(m->host->cfg))
+			gmem_share(m->gm);
+		else if (!config_may_use_vhost(m->host->cfg))
+			gmem_may_borrow(m->gm); /* machine_settle is what it promises */
 		r = platform_memory(m, e);
 	}
 	if (r == 0)
@@ -184,13 +69,11 @@ static int build_devices(struct machine *m, struct err *e)
 	};
 	int r = 0;
 
-	if (m->host->cfg->ndisks)
-		r = workers_new(&m->workers, MACHINE_WORKERS, e);
-	if (r == 0 && m->host->cfg->transport == TRANSPORT_PCI)
+	if (m->host->cfg->transport == TRANSPORT_PCI)
 		r = pci_bus_new(&m->pci, &pci, e);
 	if (r == 0)
 		r = platform_build(m, e);
-	return r < 0 ? r : build_virtio(m, e);
+	return r < 0 ? r : slots_build(m, e);
 }
 
 static int build_boot(struct machine *m, struct err *e)
@@ -297,10 +180,8 @@ static void join_copier(struct machine *m)
 
 int machine_start(struct machine *m, struct err *e)
 {
-	int r = 0;
+	int r = slots_start(m, e);
 
-	for (unsigned i = 0; r == 0 && i < m->host->cfg->ndisks; i++)
-		r = loop_start(m->blk_loop[i], e);
 	/* The boot processor last: the others only wait for it. */
 	for (unsigned i = m->host->cfg->cpus; r == 0 && i > 0; i--)
 		r = vcpu_start(m->vcpu[i - 1], e);
@@ -309,59 +190,35 @@ int machine_start(struct machine *m, struct err *e)
 	return r;
 }
 
-/* Keeps the lock of a disk that is at rest. */
-static bool disk_rests(struct machine *m, unsigned i, uint64_t until)
-{
-	const struct timespec turn = {.tv_nsec = 200000};
-
-	for (;;) {
-		loop_lock(m->blk_loop[i]);
-		if (blk_virtio(m->blk[i])->ops->at_rest(blk_virtio(m->blk[i])))
-			return true;
-		loop_unlock(m->blk_loop[i]);
-		if (loop_now() > until)
-			return false;
-		nanosleep(&turn, NULL);
-	}
-}
-
 /*
  * Nobody reads or writes guest memory any more: first the vCPUs, so that nothing
- * new comes, then the disks, *ret_disks of which are locked. Console and rng work in
- * the main loop, which does not run. A disk whose host does not answer may
- * take for ever, and the main thread with it: so there is an end to it.
+ * new comes, then the devices, *ret_slots of which are locked. A disk whose host does
+ * not answer may take for ever, and the main thread with it: so there is an end to it.
  */
-static bool stand_still(struct machine *m, unsigned *ret_disks)
+static bool stand_still(struct machine *m, unsigned *ret_slots)
 {
 	const uint64_t until = loop_now() + STILL_NS;
 	bool still = true;
 
-	*ret_disks = 0;
+	*ret_slots = 0;
 	for (unsigned i = 0; i < m->host->cfg->cpus; i++)
 		vcpu_pause(m->vcpu[i]);
 	for (unsigned i = 0; still && i < m->host->cfg->cpus; i++)
 		still = vcpu_wait(m->vcpu[i], until);
-	for (unsigned i = 0; still && i < m->host->cfg->ndisks; i++) {
-		still = disk_rests(m, i, until);
-		*ret_disks += still;
-	}
-	return still;
+	return still && slots_rest(m, until, ret_slots);
 }
 
 int machine_settle(struct machine *m, struct err *e)
 {
-	unsigned disks;
+	unsigned slots;
 
 	join_copier(m);
 	if (!gmem_borrows(m->gm))
 		return 0;
-	int r = stand_still(m, &disks) ? gmem_settle(m->gm, e) : MACHINE_BUSY;
+	int r = stand_still(m, &slots) ? gmem_settle(m->gm, e) : MACHINE_BUSY;
 
-	for (unsigned i = 0; i < disks; i++) {
-		if (r < 0)
-			loop_stop(m->blk_loop[i]); /* what memory holds must not get to a disk */
-		loop_unlock(m->blk_loop[i]);
-	}
+	/* After a failure what memory holds must not get to a disk. */
+	slots_go_on(m, slots, r >= 0);
 	for (unsigned i = 0; r >= 0 && i < m->host->cfg->cpus; i++)
 		vcpu_resume(m->vcpu[i]);
 	return r;
@@ -382,16 +239,14 @@ void machine_stop(struct machine *m)
 {
 	stop_vcpus(m);
 	join_copier(m);
-	for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
-		if (m->blk_loop[i])
-			loop_join(m->blk_loop[i]);
+	slots_stop(m);
 }
 
 /* From the outside in: nobody runs, then no device is reachable, then memory and VM go. */
 void machine_destroy(struct machine *m)
 {
 	machine_stop(m);
-	destroy_virtio(m);
+	slots_destroy(m);
 	platform_free(m->platform);
 	pci_bus_free(m->pci);
 	for (unsigned i = 0; i < CONFIG_CPUS_MAX; i++)

@@ -18,13 +18,24 @@
 #include "vmm/power.h"
 #include "vmm/vcpu.h"
 
-#define MACHINE_VIRTIO_MAX (CONFIG_DISKS_MAX + 2)
+#define MACHINE_VIRTIO_MAX (CONFIG_DISKS_MAX + CONFIG_NETS_MAX + CONFIG_FS_MAX + 3)
+
+/* What the devices have on the host and keep when the guest reboots. ends.c; main thread. */
+struct ends {
+	struct net_host *net[CONFIG_NETS_MAX];
+	struct vublk_host *vublk[CONFIG_DISKS_MAX];
+	struct fs_host *fs[CONFIG_FS_MAX];
+	struct vsock_host *vsock;
+};
+int ends_open(struct ends *n, const struct config *c, struct err *e); /* @n zeroed */
+void ends_close(struct ends *n);                                      /* after a failure too */
 
 /* What outlives a machine, lent to it. */
 struct host {
 	const struct config *cfg;
 	struct loop *loop;            /* the main one */
 	struct chr *console, *serial; /* NULL: off */
+	struct ends ends;
 	struct power_sink power;
 	struct loop_task *settle; /* for the main loop: machine_settle is due */
 	bool again;               /* a guest of this process ran before */
@@ -36,6 +47,7 @@ struct virtio_slot {
 	struct virtio *v;
 	struct vpci *pci;
 	struct vmmio *mmio;
+	struct loop *loop; /* of its own; NULL: it belongs to the main one */
 };
 
 struct machine {
@@ -48,10 +60,7 @@ struct machine {
 	struct pci_window window;
 	struct platform *platform;
 	struct workers *workers;
-	struct rng *rng;
-	struct console *console;
-	struct blk *blk[CONFIG_DISKS_MAX];
-	struct loop *blk_loop[CONFIG_DISKS_MAX];
+	struct console *console;                     /* a slot's; NULL: off */
 	struct virtio_slot slot[MACHINE_VIRTIO_MAX]; /* in the order of PCI slots and MMIO pages */
 	unsigned nslots;
 	bool init_started; /* atomic: guest/init said so */
@@ -81,7 +90,7 @@ bool machine_settle_due(struct machine *m, bool recalled);
  */
 #define MACHINE_BUSY 1
 int machine_settle(struct machine *m, struct err *e);
-void machine_stop(struct machine *m);    /* vCPUs and disk loops have ended; again does nothing */
+void machine_stop(struct machine *m);    /* vCPUs and loops have ended; again does nothing */
 void machine_destroy(struct machine *m); /* at any stage; stops what runs */
 
 /* The guest's power button; main loop. */
@@ -96,6 +105,23 @@ bool machine_was_stillborn(const struct machine *m);
 const char *machine_hint(const struct machine *m);
 /* guest/init's stages, MARK_*: what struct marker_user wants. */
 void machine_marked(void *arg, uint8_t mark);
+
+/*
+ * ---- slots.c: the virtio devices, each with its transport and, most of them, a
+ * loop of its own, in the order of PCI slots and MMIO pages.
+ */
+int slots_build(struct machine *m, struct err *e);
+int slots_start(struct machine *m, struct err *e); /* the loops */
+/*
+ * Waits until no device reads or writes guest memory any more, and keeps it so: the first
+ * *ret_n slots' loops are locked, at a failure too. False: not all came to rest by @until. The
+ * main loop does not run.
+ */
+bool slots_rest(struct machine *m, uint64_t until, unsigned *ret_n);
+void slots_go_on(struct machine *m, unsigned n, bool on); /* unlocks; !@on: and stops them */
+void slots_stop(struct machine *m);                       /* the loops; again does nothing */
+void slots_destroy(struct machine *m);
+struct virtio *slots_find(const struct machine *m, const char *name); /* "disk0"; or NULL */
 
 /* ---- describe.c: for -v, all that was decided; once it is built and before it starts */
 void machine_describe(const struct machine *m);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "virtio/features.h"
+#include "virtio/sizes.h"
 #include "vmm/log.h"
 #include "vmm/machine.h"
 #include "vmm/opts.h"
@@ -92,6 +93,26 @@ static int set_transport(void *c, const char *v, struct err *e)
 static int set_virtio_features(void *c, const char *v, struct err *e)
 {
 	return features_config(c, v, e);
+}
+
+static int set_virtio_queue_sizes(void *c, const char *v, struct err *e)
+{
+	return sizes_config(c, v, e);
+}
+
+static int set_net(void *c, const char *v, struct err *e)
+{
+	return config_net(c, v, e);
+}
+
+static int set_fs(void *c, const char *v, struct err *e)
+{
+	return config_fs(c, v, e);
+}
+
+static int set_vsock(void *c, const char *v, struct err *e)
+{
+	return config_vsock(c, v, e);
 }
 
 static int set_console(void *c, const char *v, struct err *e)
@@ -180,9 +201,17 @@ static const struct opt boot_options[] = {
 	 .help = "64M to 1T, units K, M, G, T (default: 512M)"},
 	{VALUE("transport", set_transport, "BUS"),
 	 .help = "of the virtio devices: pci or mmio (default: pci)"},
-	{GROUP("Disks (raw images or block devices):")},
-	{VALUE("rootfs", set_rootfs, "FILE[,KEY=VALUE...]"),
-	 .help = "becomes /dev/vda and the root; keys as for --disk"},
+	{GROUP("The root, and disks (raw images or block devices):")},
+	{VALUE("rootfs", set_rootfs, "FILE|DIR[,KEY=VALUE...]"),
+	 .help = "a disk that becomes /dev/vda and the root, keys as\n"
+		 "for --disk; or a directory that becomes the root:\n"
+		 "what the guest writes there is lost at the end;\n"
+		 "--rootfs / gives a shell on this machine's own; keys:\n"
+		 "  rw                written to the directory itself\n"
+		 "  cache=auto|always|never (auto)\n"
+		 "  queues=N          (1)\n"
+		 "  queue_size=N      a power of two, 16 or more\n"
+		 "  id=NAME           a name of your own, unique"},
 	{VALUE("disk", set_disk, "FILE[,KEY=VALUE...]"), .repeat = true,
 	 .help = "one more disk; keys (and what they are by default):\n"
 		 "  readonly=on|off   refuse writes (off)\n"
@@ -193,7 +222,45 @@ static const struct opt boot_options[] = {
 		 "  serial=TEXT       serial number (20 characters)\n"
 		 "  id=NAME           a name of your own, unique\n"
 		 "  format=raw        also when it looks like another\n"
+		 "  socket=PATH       in the file's place: another\n"
+		 "                    process serves it (vhost-user)\n"
 		 "a value that holds a comma stands in double quotes"},
+	{GROUP("Network, sockets, shared directories:")},
+	{VALUE("net", set_net, "TAP|user[,KEY=VALUE...]"), .repeat = true,
+	 .help = "a network device; on the host's side is a TAP of\n"
+		 "this name, made when there is none, fd=N[:N...] for\n"
+		 "open ones, or with the word user passt, which needs\n"
+		 "no privileges; keys (and what they are by default):\n"
+		 "  mac=ADDRESS       (a random one)\n"
+		 "  mtu=N             what the guest is told, 68 to\n"
+		 "                    65535 (nothing)\n"
+		 "  queues=N          pairs of them, 1 to 16 (1)\n"
+		 "  queue_size=N      a power of two, 16 to 1024 (256)\n"
+		 "  vhost=auto|on|off leave data to the host's kernel\n"
+		 "                    (auto: if it can)\n"
+		 "  offload=on|off    checksums and segmentation (on)\n"
+		 "  id=NAME           a name of your own, unique"},
+	{VALUE("vsock", set_vsock, "CID[,KEY=VALUE...]"),
+	 .help = "AF_VSOCK between host and guest; keys:\n"
+		 "  socket=PATH       not the host's AF_VSOCK: host\n"
+		 "                    programs connect to PATH and\n"
+		 "                    say CONNECT PORT; the guest's\n"
+		 "                    arrive at PATH_PORT\n"
+		 "  queue_size=N      a power of two (128; 256 with\n"
+		 "                    socket=)\n"
+		 "  id=NAME           a name of your own, unique\n"
+		 "CIDs are from 3 on; without socket= every VM of a host\n"
+		 "needs another"},
+	{VALUE("fs", set_fs, "tag=TAG,dir=DIR[,...]"), .repeat = true,
+	 .help = "a directory of the host; in the guest:\n"
+		 "mount -t virtiofs TAG /mnt (virtiofsd serves it);\n"
+		 "keys (and what they are by default):\n"
+		 "  socket=PATH       in place of dir: one that runs\n"
+		 "  ro                nobody in the guest can write\n"
+		 "  cache=auto|always|never (auto)\n"
+		 "  queues=N          of requests (1)\n"
+		 "  queue_size=N      a power of two (1024)\n"
+		 "  id=NAME           a name of your own, unique"},
 	{GROUP("Consoles:")},
 	{VALUE("console", set_console, "WHERE"), .help = "virtio console (default: tty)"},
 	{VALUE("serial", set_serial, "WHERE"),
@@ -204,7 +271,12 @@ static const struct opt boot_options[] = {
 	 .help = "what a device shall not offer, in the standard's\n"
 		 "words: disk0=-EVENT_IDX,-INDIRECT_DESC; -v says\n"
 		 "what each offers and what its driver took\n"
-		 "(devices: console, disk0, disk1, ..., rng)"},
+		 "(devices: console, disk0, net0, fs0, ..., rng, vsock)"},
+	{VALUE("virtio-queue-sizes", set_virtio_queue_sizes, "DEVICE=SIZE[:SIZE...]"),
+	 .repeat = true,
+	 .help = "of its queues in order, the last one for the rest:\n"
+		 "net0=256:1024; powers of two, 2 to 1024 (4 at least\n"
+		 "for disks and vsock, 16 for fs, 32 for net)"},
 	{GROUP("The run:")},
 	{VALUE("timeout", set_timeout, "SECONDS"),
 	 .help = "end the machine then, with status 124 (0: never)"},
@@ -257,6 +329,7 @@ void cmd_boot_help(FILE *out)
 	      "\n"
 	      "Examples:\n"
 	      "  mvm boot --rootfs disk.img\n"
+	      "  mvm boot --kernel arch/x86/boot/bzImage --rootfs /\n"
 	      "  mvm boot --kernel arch/x86/boot/bzImage --rootfs disk.img --cpus 4 --memory 2G\n"
 	      "  mvm boot --kernel vmlinux --initrd initrd.cpio --cmdline \"panic=-1 quiet\"\n"
 	      "  mvm boot --rootfs disk.img --disk data.img,readonly=on --serial file=boot.log\n",

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What -v says of a machine: all that was decided for it, a line a thing. */
 #include <endian.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "virtio/features.h"
+#include "virtio/sizes.h"
 #include "vmm/assemble.h"
 #include "vmm/log.h"
 
@@ -44,12 +46,32 @@ static void describe_cmdline(const char *text)
 		log_info("command line%s: %.*s", at ? " goes on" : "", CMDLINE_PIECE, text + at);
 }
 
+static void describe_root(const struct config *c)
+{
+	if (c->root_is_fs && c->root_rw)
+		log_info("root: the directory %s, written through", c->fs[0].dir);
+	else if (c->root_is_fs)
+		log_info(
+			"root: the directory %s, read-only; what the guest writes is in its memory "
+			"and lost at the end",
+			c->fs[0].dir);
+	if (c->root_is_host)
+		log_info("root: it is this host's own, so a shell runs, not its init");
+}
+
 static void describe_disk(const struct machine *m, unsigned i)
 {
 	const struct disk_config *d = &m->host->cfg->disks[i];
-	const struct virtio *v = blk_virtio(m->blk[i]);
+	char name[16];
 	uint64_t sectors; /* section 5.2.4: capacity comes first */
 
+	snprintf(name, sizeof(name), "disk%u", i);
+	const struct virtio *v = slots_find(m, name);
+	if (d->vhost_user) {
+		log_info("%s %s: vhost-user, %u queue%s", config_disk_option(m->host->cfg, i),
+			 d->path, v->nqueues, v->nqueues == 1 ? "" : "s");
+		return;
+	}
 	memcpy(&sectors, v->config, sizeof(sectors));
 	log_info("%s %s: %llu bytes, raw, %s, %s, %s, %u queue%s",
 		 config_disk_option(m->host->cfg, i), d->path,
@@ -59,12 +81,14 @@ static void describe_disk(const struct machine *m, unsigned i)
 		 v->nqueues == 1 ? "" : "s");
 }
 
-static void describe_features(const struct virtio *v)
+static void describe_virtio(const struct virtio *v)
 {
-	char text[FEATURES_TEXT];
+	char text[FEATURES_TEXT], sizes[SIZES_TEXT];
 
 	if (!log_on(LOG_INFO))
 		return;
+	sizes_text(sizes, sizeof(sizes), v);
+	log_info("%s: %u queue%s of %s", v->name, v->nqueues, v->nqueues == 1 ? "" : "s", sizes);
 	features_text(text, sizeof(text), v->ops->id, v->offered);
 	log_info("%s offers: %s", v->name, text);
 }
@@ -90,10 +114,11 @@ void machine_describe(const struct machine *m)
 	describe_cmdline(m->payload.cmdline);
 	log_info("machine: %u CPU%s, %s of memory, virtio over %s", c->cpus,
 		 c->cpus == 1 ? "" : "s", memory, c->transport == TRANSPORT_MMIO ? "MMIO" : "PCI");
+	describe_root(c);
 	for (unsigned i = 0; i < c->ndisks; i++)
 		describe_disk(m, i);
 	for (unsigned i = 0; i < m->nslots; i++)
-		describe_features(m->slot[i].v);
+		describe_virtio(m->slot[i].v);
 	describe_chr("console", &c->console);
 	describe_chr("serial", &c->serial);
 }

@@ -203,6 +203,8 @@ static int life_init(struct life *l, const struct config *c, struct err *e)
 		r = life_chr(l, &l->host.console, &c->console, "console", e);
 	if (r == 0)
 		r = life_chr(l, &l->host.serial, &c->serial, "serial", e);
+	if (r == 0)
+		r = ends_open(&l->host.ends, c, e);
 	if (r == 0 && c->timeout_s)
 		loop_timer_set(l->host.loop, &l->timeout,
 			       loop_now() + c->timeout_s * 1000000000ull);
@@ -215,6 +217,7 @@ static void life_fini(struct life *l)
 		chr_undo(l->host.console);
 		chr_undo(l->host.serial);
 	}
+	ends_close(&l->host.ends);
 	chr_free(l->host.console);
 	chr_free(l->host.serial);
 	term_close();

@@ -83,8 +83,14 @@ static int cmdline_default(struct payload *p, const struct config *c, struct err
 		r = cmdline_add(p, e, "8250.nr_uarts=%d", serial);
 	if (r == 0 && term)
 		r = cmdline_add(p, e, "TERM=%s", term);
-	if (r == 0 && c->rootfs)
+	if (r == 0 && c->root_is_fs)
+		r = cmdline_add(p, e, "root=virtiofs:" CONFIG_ROOT_TAG " rw%s",
+				c->root_rw ? "" : " mvm.overlay");
+	else if (r == 0 && c->rootfs)
 		r = cmdline_add(p, e, "root=/dev/vda %s", c->disks[0].readonly ? "ro" : "rw");
+	/* The host's init would start the host's services. */
+	if (r == 0 && c->root_is_host)
+		r = cmdline_add(p, e, "mvm.shell");
 	return r;
 }
 
@@ -168,11 +174,18 @@ static bool modules_beside(const char *kernel, const char *version, char *dir, s
 	return snprintf(dir, size, "%s/lib/modules/%s", real, version) < (int)size;
 }
 
-/* Where the kernel's modules are; false, and why in p->no_modules, when nowhere. */
-static bool modules_find(struct payload *p, const char *kernel, char *dir, size_t size)
+/* In the directory that becomes the root. */
+static bool modules_in_root(const struct config *c, const char *version, char *dir, size_t size)
 {
-	const char *version = kernel_version(p->kernel);
-	char beside[PATH_MAX];
+	return c->root_is_fs &&
+	       snprintf(dir, size, "%s/lib/modules/%s", c->fs[0].dir, version) < (int)size;
+}
+
+/* Where the kernel's modules are; false, and why in p->no_modules, when nowhere. */
+static bool modules_find(struct payload *p, const struct config *c, char *dir, size_t size)
+{
+	const char *kernel = c->kernel, *version = kernel_version(p->kernel);
+	char other[PATH_MAX];
 
 	if (!version) {
 		log_info("kernel %s does not say its version: no modules are taken along", kernel);
@@ -180,8 +193,9 @@ static bool modules_find(struct payload *p, const char *kernel, char *dir, size_
 	}
 	if (snprintf(dir, size, "/lib/modules/%s", version) < (int)size && has_modules(dir))
 		return true;
-	if (modules_beside(kernel, version, beside, sizeof(beside)) && has_modules(beside))
-		return snprintf(dir, size, "%s", beside) < (int)size;
+	if ((modules_beside(kernel, version, other, sizeof(other)) && has_modules(other)) ||
+	    (modules_in_root(c, version, other, sizeof(other)) && has_modules(other)))
+		return snprintf(dir, size, "%s", other) < (int)size;
 	snprintf(p->no_modules, sizeof(p->no_modules),
 		 "there are no modules for this kernel (%.100s): if it needs any to reach its "
 		 "root, give --modules DIR",
@@ -212,6 +226,8 @@ static const char *root_type(const struct config *c)
 {
 	struct stat st;
 
+	if (c->root_is_fs)
+		return "virtiofs";
 	/* Before it is opened: opening a FIFO or a device can do something. */
 	if (stat(c->disks[0].path, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)))
 		return NULL;
@@ -223,27 +239,6 @@ static const char *root_type(const struct config *c)
 	return type;
 }
 
-static int initrd_build(struct payload *p, const struct config *c, struct err *e)
-{
-	char dir[PATH_MAX];
-	struct initramfs_args a = {
-		.modules = c->modules,
-		.mmio = c->transport == TRANSPORT_MMIO,
-		.root = c->ndisks > 0, /* root= may name any of them */
-		.rootfs = c->rootfs ? root_type(c) : NULL,
-		.ret_modules = &p->modules,
-	};
-	int r = c->modules ? modules_check(c->modules, e) : 0;
-
-	if (r < 0)
-		return r;
-	if (!c->modules && modules_find(p, c->kernel, dir, sizeof(dir)))
-		a.modules = dir;
-	if (a.modules)
-		log_debug("modules: %s", a.modules);
-	return initramfs_build(&p->cpio, &a, e);
-}
-
 /* Whether @text has a word that begins with @start. */
 static bool has_word(const char *text, const char *start)
 {
@@ -253,12 +248,38 @@ static bool has_word(const char *text, const char *start)
 	return false;
 }
 
+static int initrd_build(struct payload *p, const struct config *c, struct err *e)
+{
+	char dir[PATH_MAX];
+	struct initramfs_args a = {
+		.modules = c->modules,
+		.mmio = c->transport == TRANSPORT_MMIO,
+		.root = c->ndisks > 0, /* root= may name any of them */
+		.rootfs = c->rootfs ? root_type(c) : NULL,
+		.share = c->nfs > 0,
+		.overlay = (c->root_is_fs && !c->root_rw) || has_word(c->cmdline, "mvm.overlay"),
+		.net = c->nnets > 0,
+		.vsock = c->vsock.present,
+		.ret_modules = &p->modules,
+	};
+	int r = c->modules ? modules_check(c->modules, e) : 0;
+
+	if (r < 0)
+		return r;
+	if (!c->modules && modules_find(p, c, dir, sizeof(dir)))
+		a.modules = dir;
+	if (a.modules)
+		log_debug("modules: %s", a.modules);
+	return initramfs_build(&p->cpio, &a, e);
+}
+
 /* guest/init needs a root to go to. */
 static int root_check(const struct config *c, struct err *e)
 {
 	if (c->rootfs || has_word(c->cmdline, "root="))
 		return 0;
-	return err_msg(e, -EINVAL, "nothing to run: give --rootfs IMAGE, or --initrd FILE%s",
+	return err_msg(e, -EINVAL,
+		       "nothing to run: give --rootfs IMAGE or DIRECTORY, or --initrd FILE%s",
 		       c->ndisks ? ", or say which disk is the root: --cmdline root=/dev/vda" : "");
 }
 

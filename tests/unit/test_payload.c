@@ -69,6 +69,22 @@ static void command_line_names_the_root_and_whether_it_may_be_written(void **s)
 	cmdline_is("console=hvc0 panic=-1 8250.nr_uarts=0 root=/dev/vda ro");
 }
 
+static void command_line_names_a_directory_and_what_becomes_of_writes(void **s)
+{
+	(void)s;
+	cfg.console.mode = CHAR_NULL;
+	assert_int_equal(config_string(&cfg.rootfs, "/tmp", &err), 0);
+	assert_int_equal(config_check_root(&cfg, &err), 0);
+	cmdline_is("console=hvc0 panic=-1 8250.nr_uarts=0 root=virtiofs:mvm.root rw mvm.overlay");
+	cfg.root_rw = true;
+	cmdline_is("console=hvc0 panic=-1 8250.nr_uarts=0 root=virtiofs:mvm.root rw");
+	cfg.root_rw = false;
+	cfg.root_is_host = true;
+	assert_int_equal(config_string(&cfg.cmdline, "mvm.shell=0", &err), 0);
+	cmdline_is("console=hvc0 panic=-1 8250.nr_uarts=0 root=virtiofs:mvm.root rw mvm.overlay "
+		   "mvm.shell mvm.shell=0");
+}
+
 static void command_line_of_the_user_comes_last_or_alone(void **s)
 {
 	(void)s;
@@ -167,6 +183,22 @@ static void modules_are_found_beside_the_kernel(void **s)
 	assert_string_equal(p.no_modules, "");
 	assert_int_equal(p.modules, 1);
 	payload_close(&p);
+
+	/* The same directory as the root of a kernel that stands elsewhere. Its root cannot be
+	 * reached without virtiofs and overlay. */
+	assert_int_equal(config_string(&cfg.kernel, path, &err), 0);
+	assert_int_equal(config_string(&cfg.rootfs, dir, &err), 0);
+	assert_int_equal(config_check_root(&cfg, &err), 0);
+	snprintf(at, sizeof(at), "%s/lib/modules/" VERSION "/modules.builtin", dir);
+	make(at, "kernel/fs/fuse/virtiofs.ko\n");
+	assert_int_equal(payload_open(&p, &cfg, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "the kernel has no overlay, neither"));
+	cfg.root_rw = true;
+	assert_int_equal(payload_open(&p, &cfg, &err), 0);
+	assert_string_equal(p.no_modules, "");
+	payload_close(&p);
+	assert_int_equal(config_string(&cfg.cmdline, "mvm.overlay", &err), 0);
+	assert_int_equal(payload_open(&p, &cfg, &err), -ENOENT);
 	snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
 	assert_int_equal(system(cmd), 0);
 }
@@ -234,6 +266,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, before, after)
 		T(command_line_names_the_console_that_is_there),
 		T(command_line_names_the_root_and_whether_it_may_be_written),
+		T(command_line_names_a_directory_and_what_becomes_of_writes),
 		T(command_line_of_the_user_comes_last_or_alone),
 		T(words_put_in_front_leave_the_last_one_to_the_user),
 		T(command_line_that_does_not_fit_is_refused),
