@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """mvm beside QEMU: same kernel, same initrd, same memory, same run, taking turns.
 
-  tests/bench/run.py [--runs N] [--only boot|disk|start] [--build DIR]
+  tests/bench/run.py [--runs N] [--only boot|disk|start|net|vsock|fs|memory] [--build DIR]
 
 Where there is no hardware KVM it runs itself inside the nested test host. There
 wall time means nothing alone; ratios, exits and CPU time are what to read. The
@@ -11,120 +11,16 @@ method stands in tests/bench/README.md.
 import argparse
 import json
 import os
-import re
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-TRACE = "/sys/kernel/tracing"
-KVM_STATS = "/sys/kernel/debug/kvm"
-QEMU = "qemu-system-x86_64"
-MIB = 512
-
-
-def sh(*cmd, **kw):
-    return subprocess.run(list(map(str, cmd)), check=True, stdout=subprocess.PIPE, **kw).stdout.decode()
-
-
-def put(path, text):
-    with open(path, "w") as f:
-        f.write(text)
-
-
-def get(path):
-    with open(path) as f:
-        return f.read()
-
-
-# ------------------------------------------------------------ looking at a VMM
-
-class Exits:
-    """KVM's own counters, all VMs of the host together: only ours runs."""
-    KINDS = ("exits", "io_exits", "mmio_exits", "halt_exits", "irq_injections")
-
-    def now(self):
-        return {k: int(get(f"{KVM_STATS}/{k}")) for k in self.KINDS}
-
-    def __enter__(self):
-        self.base = self.now()
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def so_far(self):
-        now = self.now()
-        return {k: now[k] - self.base[k] for k in self.KINDS}
-
-
-def cpu_ms(pid):
-    """CPU time of a process without what its guest used, ms (jiffies: sum over runs to resolve it)."""
-    total = 0
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        f = get(f"/proc/{pid}/task/{tid}/stat").rsplit(")", 1)[1].split()
-        total += int(f[11]) + int(f[12]) - int(f[40])  # utime + stime - guest_time
-    return total * 1000 / os.sysconf("SC_CLK_TCK")
-
-
-def mappings(pid):
-    out = []
-    for line in get(f"/proc/{pid}/smaps").splitlines():
-        m = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
-        if m:
-            out.append([int(m[1], 16), int(m[2], 16), 0])
-        elif line.startswith("Pss:"):
-            out[-1][2] = int(line.split()[1])
-    return out
-
-
-def pss_kib(pid, guest_bytes):
-    """PSS of all but guest memory, KiB. Guest memory: neighbours that sum up to its size, the largest among them."""
-    maps = mappings(pid)
-    big = max(range(len(maps)), key=lambda i: maps[i][1] - maps[i][0])
-    for first in range(big, -1, -1):
-        for last in range(big, len(maps)):
-            if maps[last][1] - maps[first][0] == guest_bytes:
-                return sum(m[2] for m in maps[:first] + maps[last + 1:])
-    raise RuntimeError("guest memory was not found among the mappings")
-
-
-class Mark:
-    """The moment a guest writes the init port, on CLOCK_MONOTONIC, from the kvm_pio trace event."""
-    ours = False  # the event is on, and we did it
-
-    def __enter__(self):
-        if not os.path.exists(f"{TRACE}/trace"):
-            sh("mount", "-t", "tracefs", "tracefs", TRACE)
-        put(f"{TRACE}/trace", "")
-        # Once and for all: each change patches KVM's code, which an emulated host may not survive.
-        if get(f"{TRACE}/events/kvm/kvm_pio/enable").strip() != "1":
-            put(f"{TRACE}/trace_clock", "mono")
-            put(f"{TRACE}/events/kvm/kvm_pio/filter", "port == 0x5f0")
-            put(f"{TRACE}/events/kvm/kvm_pio/enable", "1")
-            Mark.ours = True
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    @staticmethod
-    def off():
-        if Mark.ours:
-            put(f"{TRACE}/events/kvm/kvm_pio/enable", "0")
-
-    def wait(self, proc, limit=120):
-        end = time.monotonic() + limit
-        while time.monotonic() < end and proc.poll() is None:
-            m = re.search(r"(\d+\.\d+): kvm_pio: .*pio_write at 0x5f0", get(f"{TRACE}/trace"))
-            if m:
-                return float(m[1])
-            time.sleep(0.05)
-        raise RuntimeError(f"init was not reached: status {proc.poll()}")
-
+sys.path.insert(0, ROOT)
+from tests.bench import devices  # noqa: E402
+from tests.bench.measure import (MIB, QEMU, Exits, Mark, compare, cpu_ms, get, median, pss_kib, put,  # noqa: E402
+                                 sh)
 
 # ---------------------------------------------------------------------- boots
 
@@ -157,22 +53,6 @@ def boot_once(cmd):
                 p.kill()
                 p.wait()
     return seen
-
-
-def median(runs, key):
-    return statistics.median(r[key] for r in runs)
-
-
-def compare(title, a, b, keys, bars):
-    print(f"\n{title}: medians of {len(a)} runs each, taking turns")
-    print(f"{'':22} {'mvm':>12} {'QEMU':>12} {'ratio':>8}  bar")
-    out = {}
-    for key, text in keys:
-        x, y = median(a, key), median(b, key)
-        ratio = x / y if y else float("nan")
-        out[key] = {"mvm": x, "qemu": y, "ratio": ratio}
-        print(f"{text:22} {x:12.1f} {y:12.1f} {ratio:8.2f}  {bars.get(key, '')}")
-    return out
 
 
 def bench_initrd(o, d):
@@ -334,9 +214,10 @@ def main():
     ap.add_argument("--build", default=f"{ROOT}/build")
     ap.add_argument("--runs", type=int, default=10)
     ap.add_argument("--disk-runs", type=int, default=5)
+    ap.add_argument("--device-runs", type=int, default=3)
     ap.add_argument("--seconds", type=int, default=8)
     ap.add_argument("--loads", nargs="*", choices=list(LOADS), default=list(LOADS))
-    ap.add_argument("--only", choices=("start", "boot", "disk"))
+    ap.add_argument("--only", choices=("start", "boot", "disk", *devices.BENCHES))
     ap.add_argument("--json", help="the figures, too")
     ap.add_argument("--data", help="the disk that fio reads: a file or a block device")
     ap.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -358,6 +239,9 @@ def main():
         if o.only in (None, "disk"):
             o.data = o.data or data_file()
             result["disk"] = bench_disk(o, d)
+        for name, bench in devices.BENCHES.items():
+            if o.only in (None, name):
+                result[name] = bench(o, d)
     if o.json:
         put(o.json, json.dumps(result, indent=2) + "\n")
 

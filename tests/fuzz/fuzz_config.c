@@ -45,8 +45,20 @@ static void holds(const struct config *c)
 		MUST(!(d->queue_size & (d->queue_size - 1)));
 		MUST(memchr(d->serial, 0, sizeof(d->serial)));
 	}
-	if (c->rootfs)
-		MUST(c->ndisks && !strcmp(c->disks[0].path, c->rootfs));
+	if (c->rootfs && c->root_is_fs)
+		MUST(c->nfs && !strcmp(c->fs[0].tag, CONFIG_ROOT_TAG) && c->fs[0].dir);
+	else if (c->rootfs)
+		MUST(c->ndisks);
+	MUST(c->nsizes <= CONFIG_SIZES_MAX);
+	for (size_t i = 0; i < c->nsizes; i++) {
+		const struct sizes_config *s = &c->sizes[i];
+
+		MUST(s->n >= 1 && s->n <= CONFIG_QUEUES_MAX &&
+		     s->device[sizeof(s->device) - 1] == 0);
+		for (unsigned q = 0; q < s->n; q++)
+			MUST(s->size[q] >= 2 && s->size[q] <= CONFIG_QUEUE_MAX &&
+			     !(s->size[q] & (s->size[q] - 1)));
+	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

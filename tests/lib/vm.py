@@ -92,12 +92,15 @@ class TestCase(unittest.TestCase):
                        stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         return out
 
-    def disk(self, name, mib):
-        """In the cache directory: /tmp may be a tmpfs, which has no direct I/O."""
+    def cache_dir(self):
+        """In the cache directory: /tmp may be a tmpfs, which has no direct I/O or extended attributes."""
         cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mvm")
         where = tempfile.mkdtemp(prefix="test-", dir=cache)
         self.addCleanup(shutil.rmtree, where, True)
-        path = os.path.join(where, name)
+        return where
+
+    def disk(self, name, mib):
+        path = os.path.join(self.cache_dir(), name)
         with open(path, "wb") as f:
             f.truncate(mib << 20)
         return path

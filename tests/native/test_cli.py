@@ -267,7 +267,7 @@ class Options(Cli):
         option = "--virtio-features"
         for value, *says in (("disk0=-EVENT_INDEX", "EVENT_INDEX", "did you mean -EVENT_IDX?"),
                              ("disk0=EVENT_IDX", "only taken away"),
-                             ("net0=-MRG_RXBUF", "net0: no device"),
+                             ("gpu0=-EDID", "gpu0: no device"),
                              ("disk0", "DEVICE=-FEATURE"),
                              ("rng=-VERSION_1", "VERSION_1"),
                              ("disk7=-FLUSH", "disk7", "this machine has none")):

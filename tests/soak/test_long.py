@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long loads: what only time and repetition bring out."""
+import glob
 import os
 import re
+import subprocess
 
 from tests.lib import vm
 
@@ -68,3 +70,31 @@ class Disks(vm.TestCase):
                               "echo FIO=$f; tail -n 5 out; poweroff -f"), limit=1200, timeout=1150)
             self.assertEqual(r.status, 0, r)
             self.assertIn("FIO=0", r.out, r)
+
+
+class SharedDirectories(vm.TestCase):
+    def test_all_loads_give_what_they_give_on_the_host(self):
+        """tests/lib/fs_load.py at length, with a guest's kernels, transports and cache modes."""
+        cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mvm")
+        source = sorted(glob.glob(f"{cache}/kernels/source-*"))[-1]
+        prog = f"python3 {vm.ROOT}/tests/lib/fs_load.py --long --source {source}"
+        where = self.cache_dir()
+        os.mkdir(f"{where}/here")
+        want = subprocess.run(f"{prog} {where}/here", shell=True, check=True,
+                              stdout=subprocess.PIPE).stdout.decode()
+        self.assertNotIn("failed", want)
+        kernel, modules = vm.debian()
+        for i, (kernel, args, keys) in enumerate((
+                (vm.lean(), (), "queues=1"),
+                (kernel, ("--modules", modules, "--transport", "mmio"), "cache=always,queues=2"),
+                (vm.lean(), ("--virtio-queue-sizes", "fs1=16"), "cache=never"))):
+            there = f"{where}/there{i}"
+            os.mkdir(there)
+            r = self.boot("--rootfs", "/", "--fs", f"tag=work,dir={there},{keys}", "--memory", "2G",
+                          "--cpus", 2, *args, "--cmdline", vm.script(
+                              "export PATH=$PATH:/usr/sbin:/sbin:/usr/bin HOME=/root; "
+                              f"mount -t virtiofs work /mnt && {prog} /mnt > /mnt/got 2>&1; "
+                              "cat /mnt/got; poweroff -f"), kernel=kernel, limit=7200, timeout=7000)
+            self.assertEqual(r.status, 0, r)
+            with open(f"{there}/got") as f:
+                self.assertEqual(f.read(), want, r)
