@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "virtio/sizes.h"
+
 #define BIT(n) (1ull << (n))
 /* A request of 1 MiB in single pages takes 258 descriptors: it should not become two. */
 #define QUEUE_SIZE 512
@@ -239,13 +241,8 @@ static uint32_t seg_max(unsigned queue_size)
 /* Any queue may get the longest request: the smallest one counts. */
 static void blk_resized(struct virtio *v)
 {
-	uint16_t least = VQ_SIZE_MAX;
-	uint32_t max;
+	uint32_t max = seg_max(sizes_least(v));
 
-	for (unsigned q = 0; q < v->nqueues; q++)
-		if (vq_max_size(virtio_vq(v, q)) < least)
-			least = vq_max_size(virtio_vq(v, q));
-	max = seg_max(least);
 	memcpy(v->config + offsetof(struct virtio_blk_config, seg_max), &max, sizeof(max));
 }
 

@@ -12,6 +12,7 @@
 #include "virtio/virtio.h"
 #include "vmm/chr.h"
 #include "vmm/config.h"
+#include "vmm/power.h"
 #include "vmm/workers.h"
 
 /* Section 5.2. Opens and locks the image: see virtio/image.h. */
@@ -79,6 +80,7 @@ struct fs_env {
 	struct loop *loop;
 	struct fs_host *host;
 	unsigned index; /* for the name: "fs0" */
+	struct power_sink power;
 };
 int fs_new(struct virtio **ret, const struct fs_config *c, const struct fs_env *env, struct err *e);
 
@@ -92,6 +94,7 @@ struct vublk_env {
 	struct loop *loop;
 	struct vublk_host *host;
 	unsigned index, cpus; /* as for blk_env */
+	struct power_sink power;
 };
 int vublk_new(struct virtio **ret, const struct disk_config *c, const struct vublk_env *env,
 	      struct err *e);

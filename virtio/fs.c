@@ -47,7 +47,8 @@ static int start_own(struct fs_host *h, struct err *e)
 	r = vhost_user_adopt(&h->u, fd, 0, e);
 	if (r == 0)
 		return 0;
-	r = child_failed(h->daemon, e); /* it knows better why */
+	if (r == -EPROTO)
+		r = child_failed(h->daemon, e); /* it knows better why */
 	child_free(h->daemon);
 	h->daemon = NULL;
 	return r;
@@ -133,12 +134,11 @@ static void fs_refuse(struct vuser *d, struct vq_chain *c)
 	chain_push(c, &out, sizeof(out));
 }
 
-static void fs_end_backend(struct vuser *d)
+static bool fs_end_backend(struct vuser *d)
 {
 	struct fs *f = (struct fs *)d;
 
-	if (f->host->daemon)
-		child_end(f->host->daemon);
+	return f->host->daemon && child_end(f->host->daemon);
 }
 
 /* ------------------------------------------------------------- device */
@@ -188,6 +188,7 @@ static int fs_build(struct fs *f, const struct fs_config *c, const struct fs_env
 	const struct vuser_env below = {
 		.gm = env->gm,
 		.loop = env->loop,
+		.power = env->power,
 		.queues = queues(c),
 		.queue_size = c->queue_size ? c->queue_size : QUEUE_SIZE,
 	};

@@ -125,6 +125,16 @@ int sizes_apply(const struct config *c, struct virtio *v, struct err *e)
 
 /* ------------------------------------------------------------- what is said of them */
 
+uint16_t sizes_least(const struct virtio *v)
+{
+	uint16_t min = VQ_SIZE_MAX;
+
+	for (unsigned q = 0; q < v->nqueues; q++)
+		if (vq_max_size(v->queue[q].vq) < min)
+			min = vq_max_size(v->queue[q].vq);
+	return min;
+}
+
 static bool are_alike(const struct virtio *v)
 {
 	for (unsigned q = 1; q < v->nqueues; q++)

@@ -25,6 +25,9 @@ int sizes_config(struct config *c, const char *text, struct err *e);
  */
 int sizes_apply(const struct config *c, struct virtio *v, struct err *e);
 
+/* The smallest of @v's queues, which has at least one: what all of them can take. */
+uint16_t sizes_least(const struct virtio *v);
+
 /* Of each queue, in the option's own spelling: "256:1024:64", or "128" for all. */
 #define SIZES_TEXT (5 * VIRTIO_QUEUES_MAX)
 void sizes_text(char *buf, size_t size, const struct virtio *v);

@@ -8,14 +8,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "vmm/evfd.h"
 #include "vmm/log.h"
 
-static void drain(int fd)
+static void begin(struct vhost_link *l)
 {
-	uint64_t count;
-
-	if (read(fd, &count, sizeof(count)) < 0)
-		return; /* nothing was there */
+	if (l->h->ops->begin)
+		l->h->ops->begin(l->h);
 }
 
 static void say(struct vhost_link *l, const char *what, int r)
@@ -32,7 +31,7 @@ static void relayed(void *arg, uint32_t events)
 	struct vhost_link_queue *lq = arg;
 
 	(void)events;
-	drain(lq->relay_fd);
+	evfd_clear(lq->relay_fd);
 	if (lq->started)
 		virtio_interrupt(lq->link->v, lq->q);
 }
@@ -44,7 +43,7 @@ static void ring_broke(void *arg, uint32_t events)
 	struct virtio *v = lq->link->v;
 
 	(void)events;
-	drain(lq->err_fd);
+	evfd_clear(lq->err_fd);
 	if (!lq->started || (v->status & VIRTIO_S_NEEDS_RESET))
 		return;
 	log_guest(&v->budget, "%s: queue %u is broken: the driver has to reset the device",
@@ -139,8 +138,8 @@ static int ring_start(struct vhost_link_queue *lq)
 
 	if (r == 0) {
 		/* What an earlier life of the ring left there. */
-		drain(lq->relay_fd);
-		drain(lq->err_fd);
+		evfd_clear(lq->relay_fd);
+		evfd_clear(lq->err_fd);
 		ring.kick = virtio_lend_kicks(l->v, lq->q);
 		r = l->h->ops->ring_start(l->h, lq->q - l->first, &ring);
 		if (r < 0)
@@ -192,6 +191,7 @@ int vhost_link_queue_start(struct vhost_link *l, unsigned q)
 
 	if (!lq || lq->started)
 		return 0;
+	begin(l);
 	r = ring_start(lq);
 	if (r == 0)
 		ring_wake(lq);
@@ -202,8 +202,10 @@ void vhost_link_queue_stop(struct vhost_link *l, unsigned q)
 {
 	struct vhost_link_queue *lq = linked(l, q);
 
-	if (lq)
-		ring_stop(lq);
+	if (!lq)
+		return;
+	begin(l);
+	ring_stop(lq);
 }
 
 void vhost_link_rewired(struct vhost_link *l, unsigned q)
@@ -216,6 +218,7 @@ void vhost_link_rewired(struct vhost_link *l, unsigned q)
 	fd = call_fd(lq);
 	if (fd == lq->call)
 		return;
+	begin(l);
 	r = l->h->ops->ring_call(l->h, q - l->first, fd);
 	if (r < 0) {
 		say(l, "interrupts cannot be wired anew", r);
@@ -227,7 +230,7 @@ void vhost_link_rewired(struct vhost_link *l, unsigned q)
 	 * What the old eventfd got may have gone nowhere: one interrupt now makes up for all of it,
 	 * and one too many does no harm (a driver looks at its ring and finds nothing).
 	 */
-	drain(lq->relay_fd);
+	evfd_clear(lq->relay_fd);
 	virtio_interrupt(l->v, q);
 }
 
@@ -256,8 +259,10 @@ int vhost_link_start(struct vhost_link *l, uint64_t features)
 {
 	const struct vhost_ops *ops = l->h->ops;
 	const char *what = "features are refused";
-	int r = ops->set_features(l->h, features);
+	int r;
 
+	begin(l);
+	r = ops->set_features(l->h, features);
 	if (r == 0) {
 		what = "guest memory is refused";
 		r = ops->set_memory(l->h, l->v->gm);
@@ -288,6 +293,7 @@ void vhost_link_stop(struct vhost_link *l)
 
 	if (!l->running)
 		return;
+	begin(l);
 	if (l->h->ops->run)
 		r = l->h->ops->run(l->h, false);
 	if (r < 0)

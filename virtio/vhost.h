@@ -16,8 +16,8 @@
  * live; the queue's struct vq is not used otherwise as long as it is linked. The back end
  * reads the rings by itself and takes care of what it finds there.
  *
- * Threading: under the device's loop lock. Calls may wait for the back end, for a
- * bounded time (VHOST_WAIT_MS), in the thread that made them.
+ * Threading: under the device's loop lock. A call may wait for the back end, in the thread that
+ * made it and with that lock: VHOST_WAIT_MS at most, however many messages it takes.
  */
 #ifndef VIRTIO_VHOST_H
 #define VIRTIO_VHOST_H
@@ -50,6 +50,8 @@ struct vhost_ops {
 	int (*ring_stop)(struct vhost *h, unsigned ring, uint16_t *ret_base);
 	/* All rings that will be are started; or none will go on. NULL: nothing to do. */
 	int (*run)(struct vhost *h, bool on);
+	/* What is called until the next of these is one operation. NULL: of no interest. */
+	void (*begin)(struct vhost *h);
 };
 
 struct vhost { /* embedded in vhost_kernel.c's and vhost_user.c's */
@@ -147,7 +149,8 @@ struct vhost_user_owner {
 };
 /*
  * What goes wrong at the peer, or takes it longer than VHOST_WAIT_MS, ends the connection:
- * the reason is logged once, and from then on every call says -ENOTCONN.
+ * the reason is logged once, and from then on every call says -ENOTCONN. Each call below is an
+ * operation of its own.
  */
 #define VHOST_USER_NEEDS_CONFIG (1ull << 9)
 /* Connects, exactly once, and negotiates. @want: protocol features that the device cannot do
@@ -159,6 +162,12 @@ void vhost_user_free(struct vhost_user *u); /* accepts NULL */
 /* Its nrings is for the device to set, at most VIRTIO_QUEUES_MAX, before a link. */
 struct vhost *vhost_user_vhost(struct vhost_user *u);
 bool vhost_user_dead(const struct vhost_user *u);
+/*
+ * Dead, but it was we who hung up, while the peer had rings of this owner's: its process may
+ * live on, and may write to their buffers still. A peer that hung up itself does not: its
+ * process closes the connection after all that it had of guest memory, or says that it is through.
+ */
+bool vhost_user_may_write(const struct vhost_user *u);
 /* Before a device uses it, and NULL when that device goes: watches the connection on @l. One that
  * died in between tells its new owner, too. 0 or a negative errno. */
 int vhost_user_bind(struct vhost_user *u, struct loop *l, const struct vhost_user_owner *o);

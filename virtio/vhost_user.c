@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "virtio/vhost_user_conn.h"
+#include "vmm/evfd.h"
 
 #define BIT(n) (1ull << (n))
 
@@ -52,6 +53,11 @@ static int set_fd(struct vhost_user *u, uint32_t request, unsigned ring, int fd)
 }
 
 /* ------------------------------------------------------------- struct vhost_ops */
+
+static void user_begin(struct vhost *h)
+{
+	vu_begin((struct vhost_user *)h);
+}
 
 static int user_set_features(struct vhost *h, uint64_t features)
 {
@@ -131,8 +137,10 @@ static int user_ring_start(struct vhost *h, unsigned ring, const struct vhost_ri
 	if ((ret = set_state(u, VU_SET_VRING_NUM, ring, r->size)) ||
 	    (ret = set_state(u, VU_SET_VRING_BASE, ring, r->base)) ||
 	    (ret = set_addr(u, ring, r)) || (ret = set_fd(u, VU_SET_VRING_ERR, ring, r->err)) ||
-	    (ret = set_fd(u, VU_SET_VRING_CALL, ring, r->call)) ||
-	    (ret = set_fd(u, VU_SET_VRING_KICK, ring, r->kick)))
+	    (ret = set_fd(u, VU_SET_VRING_CALL, ring, r->call)))
+		return ret;
+	u->rings |= BIT(ring);
+	if ((ret = set_fd(u, VU_SET_VRING_KICK, ring, r->kick)))
 		return ret;
 	return u->has_protocol ? set_state(u, VU_SET_VRING_ENABLE, ring, 1) : 0;
 }
@@ -157,11 +165,13 @@ static int user_ring_stop(struct vhost *h, unsigned ring, uint16_t *ret_base)
 	if (m.state.index != ring)
 		return vu_fail(u, vu_request_name(VU_GET_VRING_BASE),
 			       "it answered for another ring");
+	u->rings &= ~BIT(ring);
 	*ret_base = (uint16_t)m.state.num;
 	return 0;
 }
 
 static const struct vhost_ops user_ops = {
+	.begin = user_begin,
 	.set_features = user_set_features,
 	.set_memory = user_set_memory,
 	.ring_start = user_ring_start,
@@ -210,8 +220,10 @@ static int negotiate(struct vhost_user *u, uint64_t want)
 {
 	struct vu_msg owner = {.request = VU_SET_OWNER};
 	uint64_t features = 0;
-	int r = get_u64(u, VU_GET_FEATURES, &features);
+	int r;
 
+	vu_begin(u);
+	r = get_u64(u, VU_GET_FEATURES, &features);
 	if (r == 0)
 		r = vu_must(u, &owner, NULL);
 	if (r < 0)
@@ -229,10 +241,12 @@ static int negotiate(struct vhost_user *u, uint64_t want)
 int vhost_user_adopt(struct vhost_user **ret, int fd, uint64_t want, struct err *e)
 {
 	struct vhost_user *u = calloc(1, sizeof(*u));
+	int r = u ? evfd_prepare(e) : err_msg(e, -ENOMEM, "out of memory");
 
-	if (!u) {
+	if (r < 0) {
+		free(u);
 		close(fd);
-		return err_msg(e, -ENOMEM, "out of memory");
+		return r;
 	}
 	u->fd = fd;
 	u->back_fd = -1;
@@ -240,8 +254,7 @@ int vhost_user_adopt(struct vhost_user **ret, int fd, uint64_t want, struct err 
 	u->h.name = u->name;
 	snprintf(u->name, sizeof(u->name), "vhost-user");
 	if (negotiate(u, want) < 0) {
-		int r = err_msg(e, -EPROTO, "vhost-user: %s", u->reason);
-
+		r = err_msg(e, -EPROTO, "vhost-user: %s", u->reason);
 		vhost_user_free(u);
 		return r;
 	}
@@ -302,8 +315,10 @@ int vhost_user_get_config(struct vhost_user *u, void *buf, uint32_t len, struct 
 		.size = VU_CONFIG_HEADER + len,
 		.config = {.size = len},
 	};
-	int r = len > VU_CONFIG_MAX ? -EINVAL : vu_ask(u, &m, m.size);
+	int r;
 
+	vu_begin(u);
+	r = len > VU_CONFIG_MAX ? -EINVAL : vu_ask(u, &m, m.size);
 	if (r == 0 && !m.size)
 		r = -EREMOTEIO;
 	else if (r == 0 && m.config.size != len)
@@ -326,6 +341,7 @@ int vhost_user_set_config(struct vhost_user *u, uint32_t off, const void *buf, u
 	if (len > VU_CONFIG_MAX || !(u->protocol & BIT(VU_PROTOCOL_F_CONFIG)))
 		return -EINVAL;
 	memcpy(m.config.data, buf, len);
+	vu_begin(u);
 	return vu_tell(u, &m, NULL);
 }
 
@@ -336,6 +352,7 @@ int vhost_user_queues(struct vhost_user *u)
 
 	if (!(u->protocol & BIT(VU_PROTOCOL_F_MQ)))
 		return -ENOTSUP;
+	vu_begin(u);
 	r = get_u64(u, VU_GET_QUEUE_NUM, &n);
 	if (r < 0)
 		return r;

@@ -48,6 +48,19 @@ int vu_fail(struct vhost_user *u, const char *what, const char *why)
 	return -ENOTCONN;
 }
 
+/* @r is what reading or writing failed with: whether it was the peer's end or is ours. */
+static int fail_io(struct vhost_user *u, const char *what, const char *why, int r)
+{
+	if (u->fd >= 0)
+		u->gone = r == -ECONNRESET || r == -EPIPE;
+	return vu_fail(u, what, why);
+}
+
+bool vhost_user_may_write(const struct vhost_user *u)
+{
+	return u->fd < 0 && !u->gone && u->rings;
+}
+
 /* ------------------------------------------------------------- the back end's channel */
 
 static int back_answer(struct vhost_user *u, uint32_t request)
@@ -101,7 +114,7 @@ static int answer_is_bad(struct vhost_user *u, const struct vu_msg *m, uint32_t 
 }
 
 /* Looks at the back end's channel meanwhile: it may wait for us before it answers. */
-static int await(struct vhost_user *u, struct vu_msg *m, uint64_t deadline)
+static int await(struct vhost_user *u, struct vu_msg *m)
 {
 	const uint32_t request = m->request;
 	struct vu_reader r = {.got = 0};
@@ -116,48 +129,46 @@ static int await(struct vhost_user *u, struct vu_msg *m, uint64_t deadline)
 		};
 		uint64_t now = loop_now();
 
-		if (now >= deadline)
+		if (now >= u->deadline)
 			return vu_fail(u, vu_request_name(request), "no answer in time");
-		if (poll(p, 2, (int)((deadline - now + 999999) / 1000000)) <= 0 || !p[1].revents)
+		if (poll(p, 2, (int)((u->deadline - now + 999999) / 1000000)) <= 0 || !p[1].revents)
 			continue;
 		back--;
 		if (!back_serve(u, BACK_TURN) && u->fd < 0)
 			return -ENOTCONN;
 	}
 	if (n < 0)
-		return vu_fail(u, vu_request_name(request), why);
+		return fail_io(u, vu_request_name(request), why, n);
 	*m = r.m;
 	return answer_is_bad(u, m, request);
 }
 
-static int send_it(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds,
-		   uint64_t deadline)
+static int send_it(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds)
 {
 	int r;
 
 	if (u->fd < 0)
 		return -ENOTCONN;
 	m->flags |= VU_VERSION;
-	r = vu_send(u->fd, m, fds, deadline);
+	r = vu_send(u->fd, m, fds, u->deadline);
 	if (r == 0)
 		return 0;
-	return vu_fail(u, vu_request_name(m->request),
-		       r == -ETIMEDOUT ? "it does not take requests" : strerror(-r));
+	return fail_io(u, vu_request_name(m->request),
+		       r == -ETIMEDOUT ? "it does not take requests" : strerror(-r), r);
 }
 
-static uint64_t deadline(void)
+void vu_begin(struct vhost_user *u)
 {
-	return loop_now() + vu_wait_ms * 1000000ull;
+	u->deadline = loop_now() + vu_wait_ms * 1000000ull;
 }
 
 int vu_ask(struct vhost_user *u, struct vu_msg *m, uint32_t size)
 {
 	const char *name = vu_request_name(m->request);
-	uint64_t until = deadline();
-	int r = send_it(u, m, NULL, until);
+	int r = send_it(u, m, NULL);
 
 	if (r == 0)
-		r = await(u, m, until);
+		r = await(u, m);
 	/* GET_CONFIG: an empty answer is an error that the connection survives. */
 	if (r == 0 && m->size != size && !(m->request == VU_GET_CONFIG && !m->size))
 		return vu_fail(u, name, "its answer has a wrong size");
@@ -168,15 +179,14 @@ int vu_tell(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds)
 {
 	const char *name = vu_request_name(m->request);
 	bool ack = u->protocol & (1ull << VU_PROTOCOL_F_REPLY_ACK);
-	uint64_t until = deadline();
 	int r;
 
 	if (ack)
 		m->flags |= VU_NEED_REPLY;
-	r = send_it(u, m, fds, until);
+	r = send_it(u, m, fds);
 	if (r < 0 || !ack)
 		return r;
-	r = await(u, m, until);
+	r = await(u, m);
 	if (r == 0 && m->size != sizeof(m->u64))
 		return vu_fail(u, name, "its answer has a wrong size");
 	return r == 0 && m->u64 ? -EREMOTEIO : r;
@@ -202,7 +212,7 @@ static void on_socket(void *arg, uint32_t events)
 
 	(void)events;
 	if (n < 0)
-		vu_fail(u, NULL, why);
+		fail_io(u, NULL, why, n);
 	else if (n || r.got)
 		vu_fail(u, NULL, "it sent what nobody asked for");
 }
@@ -236,6 +246,7 @@ static void unbind(struct vhost_user *u)
 	loop_timer_cancel(&u->died);
 	loop_timer_cancel(&u->changed);
 	u->loop = NULL;
+	u->rings = 0; /* their machine is no more, and the next one's memory is another */
 	u->owner = (struct vhost_user_owner){0};
 }
 

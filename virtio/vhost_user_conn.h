@@ -15,6 +15,9 @@ struct vhost_user {
 	int back_fd;       /* our end of the back end's channel; -1: none */
 	uint64_t protocol; /* features both sides have */
 	bool has_protocol; /* F_PROTOCOL_FEATURES: rings begin disabled, too */
+	bool gone;         /* dead, and the peer closed the connection, not we */
+	uint64_t rings;    /* those that it may work on: started, and not heard to have stopped */
+	uint64_t deadline; /* of the operation under way: vu_begin */
 	char reason[160];  /* why it is dead */
 	char name[32];     /* "fs0: vhost-user" */
 	struct loop *loop; /* between bind and unbind */
@@ -30,6 +33,8 @@ struct vhost_user {
  * was under way. Always -ENOTCONN. */
 int vu_fail(struct vhost_user *u, const char *what, const char *why);
 
+/* An operation begins: all its requests together have VHOST_WAIT_MS. */
+void vu_begin(struct vhost_user *u);
 /* A request with an answer of @size bytes, which replaces it. 0 or -ENOTCONN; an empty answer to
  * GET_CONFIG is the peer's no, and taken. */
 int vu_ask(struct vhost_user *u, struct vu_msg *m, uint32_t size);

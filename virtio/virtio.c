@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "virtio/features.h"
+#include "vmm/evfd.h"
 
 #define BIT(n) (1ull << (n))
 
@@ -50,20 +51,12 @@ static void queue_broken(void *arg, unsigned index)
 	virtio_needs_reset(arg);
 }
 
-static void queue_drain(struct virtio_queue *q)
-{
-	uint64_t count;
-
-	if (read(q->kick_fd, &count, sizeof(count)) < 0)
-		return; /* nothing was there */
-}
-
 static void queue_kicked(void *arg, uint32_t events)
 {
 	struct virtio_queue *q = arg;
 
 	(void)events;
-	queue_drain(q);
+	evfd_clear(q->kick_fd);
 	virtio_kick(q->v, q->index);
 }
 
@@ -172,11 +165,7 @@ void virtio_config_changed(struct virtio *v)
 
 void virtio_rekick(struct virtio *v, unsigned q)
 {
-	uint64_t one = 1;
-
-	/* EAGAIN: the counter is full, so the kick is pending anyway. A reset drains it. */
-	if (write(v->queue[q].kick_fd, &one, sizeof(one)) < 0)
-		return;
+	evfd_add(v->queue[q].kick_fd); /* a reset empties it */
 }
 
 /* ------------------------------------------------------------- queues served elsewhere */
@@ -247,7 +236,7 @@ static void queue_clear(struct virtio_queue *q)
 	q->size = vq_max_size(q->vq);
 	q->desc = q->avail = q->used = 0;
 	/* A kick for the rings that are gone. */
-	queue_drain(q);
+	evfd_clear(q->kick_fd);
 }
 
 void virtio_queue_enable(struct virtio *v, unsigned q)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "virtio/devices.h"
+#include "virtio/sizes.h"
 #include "virtio/vuser.h"
 
 #define BIT(n) (1ull << (n))
@@ -70,17 +71,18 @@ static int refresh(struct vublk_host *h, struct err *e)
 	return r;
 }
 
-/* Section 5.2.4, with what is ours to say: queues, and how long a request may be in them. */
-static void fill_space(struct vublk *b, unsigned queues, unsigned queue_size)
+/* Section 5.2.4, with what is ours to say: queues, and how long a request may be in any of them. */
+static void fill_space(struct virtio *v)
 {
-	struct virtio_blk_config s = b->host->space;
-	uint32_t fits = queue_size > 2 ? queue_size - 2 : 1; /* header and status take two */
+	struct virtio_blk_config s = ((struct vublk *)v)->host->space;
+	uint32_t least = sizes_least(v);
+	uint32_t fits = least > 2 ? least - 2 : 1; /* header and status take two */
 
 	if (le32toh(s.seg_max) > fits)
 		s.seg_max = htole32(fits);
-	s.num_queues = htole16((uint16_t)queues);
-	memcpy(b->d.v.config, &s, SPACE_LEN);
-	b->d.v.config_len = SPACE_LEN;
+	s.num_queues = htole16((uint16_t)v->nqueues);
+	memcpy(v->config, &s, SPACE_LEN);
+	v->config_len = SPACE_LEN;
 }
 
 static void config_changed(void *arg)
@@ -94,7 +96,7 @@ static void config_changed(void *arg)
 				  b->d.name, e.text);
 		return;
 	}
-	fill_space(b, b->d.v.nqueues, vq_max_size(virtio_vq(&b->d.v, 0)));
+	fill_space(&b->d.v);
 	virtio_config_changed(&b->d.v);
 }
 
@@ -172,6 +174,7 @@ static const struct virtio_ops vublk_ops = {
 	.queue_stop = vuser_queue_stop,
 	.kick = vuser_kick,
 	.config_write = config_write,
+	.resized = fill_space,
 	.rewired = vuser_rewired,
 	.free = vublk_free,
 };
@@ -200,8 +203,10 @@ static int build(struct vublk *b, const struct disk_config *c, const struct vubl
 	struct vuser_env below = {
 		.gm = env->gm,
 		.loop = env->loop,
+		.power = env->power,
 		.queue_size = c->queue_size ? c->queue_size : QUEUE_SIZE,
 	};
+	int r;
 
 	b->host = h;
 	b->d.u = h->u;
@@ -213,8 +218,10 @@ static int build(struct vublk *b, const struct disk_config *c, const struct vubl
 	b->d.v.offered = vhost_user_vhost(h->u)->features & FEATURES;
 	if (below.queues > 1)
 		b->d.v.offered |= BIT(VIRTIO_BLK_F_MQ);
-	fill_space(b, below.queues, below.queue_size);
-	return vuser_init(&b->d, &vublk_ops, &below, config_changed);
+	r = vuser_init(&b->d, &vublk_ops, &below, config_changed);
+	if (r == 0)
+		fill_space(&b->d.v);
+	return r;
 }
 
 int vublk_new(struct virtio **ret, const struct disk_config *c, const struct vublk_env *env,

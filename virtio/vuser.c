@@ -55,27 +55,38 @@ void vuser_kick(struct virtio *v, unsigned q)
 			      q); /* came as a write to a register: the back end hears eventfds */
 		return;
 	}
+	if (d->at_large)
+		return;
 	if (!d->adopted[q])
 		adopt(d, q);
 	refuse_all(d, q);
 }
 
-static void end_backend(struct vuser *d)
+/* The connection is dead. Whether nobody but us and the guest is at its memory any more. */
+static bool end_backend(struct vuser *d)
 {
-	if (d->end_backend)
-		d->end_backend(d);
+	bool ended = d->end_backend && d->end_backend(d);
+
+	if (!ended && vhost_user_may_write(d->u) && !d->at_large) {
+		d->at_large = true;
+		log_error("%s: its back end may still write to the guest's memory: the machine "
+			  "ends",
+			  d->name);
+		power_report(&d->power, POWER_FAIL);
+	}
+	return !d->at_large;
 }
 
 /* On the loop, once, whoever saw it die. */
 static void on_died(void *arg)
 {
 	struct vuser *d = arg;
+	bool over = end_backend(d);
 
-	end_backend(d);
 	if (!d->v.running)
 		return;
 	vhost_link_stop(&d->link);
-	for (unsigned q = 0; q < d->v.nqueues; q++)
+	for (unsigned q = 0; over && q < d->v.nqueues; q++)
 		if (vq_live(virtio_vq(&d->v, q)))
 			virtio_rekick(&d->v, q);
 }
@@ -85,14 +96,15 @@ static void on_died(void *arg)
 int vuser_start(struct virtio *v)
 {
 	struct vuser *d = (struct vuser *)v;
+	bool over;
 	int r = 0;
 
 	if (!vhost_user_dead(d->u))
 		r = vhost_link_start(&d->link, v->acked);
 	if (!vhost_user_dead(d->u))
 		return r;
-	end_backend(d);
-	for (unsigned q = 0; q < v->nqueues; q++)
+	over = end_backend(d);
+	for (unsigned q = 0; over && q < v->nqueues; q++)
 		virtio_rekick(v, q);
 	return 0;
 }
@@ -147,6 +159,7 @@ int vuser_init(struct vuser *d, const struct virtio_ops *ops, const struct vuser
 	struct vhost *h = vhost_user_vhost(d->u);
 	int r = virtio_init(&d->v, ops, d->name, env->gm, env->loop);
 
+	d->power = env->power;
 	if (r < 0)
 		return r;
 	vhost_limit(&d->v, h);
@@ -161,6 +174,8 @@ int vuser_init(struct vuser *d, const struct virtio_ops *ops, const struct vuser
 
 void vuser_fini(struct vuser *d)
 {
+	/* This machine's memory goes: whoever writes there does no harm any more. */
+	d->at_large = true;
 	virtio_fini(&d->v); /* stops it, which needs the link */
 	vhost_link_fini(&d->link);
 	vhost_user_bind(d->u, NULL, NULL);

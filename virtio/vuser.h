@@ -5,6 +5,10 @@
  * device takes its rings over and answers every request with an error, those that were under way
  * too, so that nobody in the guest waits for ever. It stays so until the guest reboots.
  *
+ * But a process that is there still, and does not answer or breaks the protocol, may go on with the
+ * requests it has taken. What is answered for it the guest uses anew, and it might write into
+ * that: so where it cannot be ended nothing is answered, and the machine ends.
+ *
  * A device embeds a struct vuser first, and its ops are made of the functions below.
  *
  * Threading: under the device's loop lock.
@@ -13,22 +17,27 @@
 #define VIRTIO_VUSER_H
 
 #include "virtio/vhost.h"
+#include "vmm/power.h"
 
 struct vuser {
 	struct virtio v;
 	struct vhost_user *u; /* lent */
 	struct vhost_link link;
 	char name[16];
+	struct power_sink power;
 	bool adopted[VIRTIO_QUEUES_MAX]; /* its ring was taken over */
+	bool at_large;                   /* no ring ever will be: the machine ends */
 	/* Writes an error into a request; it is returned by who called. */
 	void (*refuse)(struct vuser *d, struct vq_chain *c);
-	/* The back end is not to touch guest memory any more. May be NULL, is called again. */
-	void (*end_backend)(struct vuser *d);
+	/* The back end is not to touch guest memory any more: whether it is ended for sure. NULL:
+	 * it is not ours to end. Is called again. */
+	bool (*end_backend)(struct vuser *d);
 };
 
 struct vuser_env {
 	struct gmem *gm;
 	struct loop *loop;
+	struct power_sink power;
 	unsigned queues;
 	uint16_t queue_size;
 };

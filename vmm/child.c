@@ -29,6 +29,7 @@ struct child {
 	char name[48];
 	char line[LINE_SHOWN + 1], last[LINE_SHOWN + 1]; /* under way; the last whole one */
 	size_t len;
+	bool ended; /* reaped or not: it runs no more */
 	bool quiet; /* lines are only kept, not logged */
 	struct loop_fd src;
 	struct log_budget budget;
@@ -338,22 +339,24 @@ static void reap(struct child *c, int *ret)
 	/* The group: a sandbox may have made it two processes. Not reaped, so the number is its. */
 	kill(-c->pid, SIGKILL);
 	kill(c->pid, SIGKILL);
-	if (ended_within(c, END_MS) && waitpid(c->pid, &status, WNOHANG) == c->pid && alone)
+	c->ended = ended_within(c, END_MS);
+	if (c->ended && waitpid(c->pid, &status, WNOHANG) == c->pid && alone)
 		*ret = status;
 	close(c->pidfd);
 	c->pidfd = -1;
 }
 
-void child_end(struct child *c)
+bool child_end(struct child *c)
 {
 	char how[80];
 	int status;
 
 	reap(c, &status);
 	if (status == -1 || c->quiet)
-		return;
+		return c->ended;
 	say_end(status, how, sizeof(how));
 	log_info("%s %s", c->name, how);
+	return true;
 }
 
 int child_failed(struct child *c, struct err *e)

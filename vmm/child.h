@@ -45,9 +45,9 @@ int child_failed(struct child *c, struct err *e);
 
 /* Its lines go to the log from now on; NULL: not any more. 0 or a negative errno. */
 int child_watch(struct child *c, struct loop *l);
-/* Kills it with its descendants and reaps it; waits at most a second. Again does nothing. If it
- * ended by itself, the log says how. */
-void child_end(struct child *c);
+/* Kills it with its descendants and reaps it; waits at most a second: false when it is still there
+ * then. Again does nothing. If it ended by itself, the log says how. */
+bool child_end(struct child *c);
 
 /* The first of @name in PATH and in @dirs (NULL-terminated) that may be executed, for the caller
  * to free; NULL: none. */

@@ -2,6 +2,7 @@
 #include "vmm/gmem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,16 +31,24 @@ int gmem_new(struct gmem **ret, struct err *e)
 	return 0;
 }
 
+static void region_free(const struct gmem_region *r)
+{
+	munmap(r->host, r->size);
+	if (r->fd < 0)
+		return;
+	/* A back end has it mapped until it is given another machine's, and would keep the pages.
+	 * That they go is all that is wanted: so no word of a failure. */
+	fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)r->size);
+	close(r->fd);
+}
+
 void gmem_free(struct gmem *gm)
 {
 	if (!gm)
 		return;
 	for (size_t i = 0; i < gm->n; i++)
-		if (gm->ours[i]) {
-			munmap(gm->region[i].host, gm->region[i].size);
-			if (gm->region[i].fd >= 0)
-				close(gm->region[i].fd);
-		}
+		if (gm->ours[i])
+			region_free(&gm->region[i]);
 	pages_return(&gm->lent);
 	free(gm);
 }

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "vmm/evfd.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
 
@@ -31,6 +32,7 @@ struct irq {
 	bool is_msi, masked;
 	bool routed;   /* KVM has this address and data */
 	bool assigned; /* KVM watches fd */
+	bool lent;     /* others may have it, and for good */
 	uint64_t addr;
 	uint32_t data;
 };
@@ -202,15 +204,18 @@ void irq_free(struct irq *i)
 
 void irq_raise(struct irq *i)
 {
-	uint64_t one = 1;
+	const uint64_t one = 1;
 
-	/* EAGAIN: the counter is full, so the interrupt is pending anyway. */
-	if (write(i->fd, &one, sizeof(one)) < 0)
+	/* Most are ours alone, and cost one call. EAGAIN: full, so it is pending anyway. */
+	if (i->lent)
+		evfd_add(i->fd);
+	else if (write(i->fd, &one, sizeof(one)) < 0)
 		return;
 }
 
-int irq_fd(const struct irq *i)
+int irq_fd(struct irq *i)
 {
+	i->lent = true;
 	return i->fd;
 }
 
@@ -275,8 +280,6 @@ bool irq_pending(const struct irq *i)
 
 void irq_clear(struct irq *i)
 {
-	uint64_t count;
-
-	if (!i->assigned && read(i->fd, &count, sizeof(count)) < 0)
-		return; /* nothing was pending */
+	if (!i->assigned)
+		evfd_clear(i->fd);
 }

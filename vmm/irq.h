@@ -34,7 +34,9 @@ void irq_free(struct irq *i); /* accepts NULL */
 int irq_fake_new(struct irq **ret, struct err *e);
 
 void irq_raise(struct irq *i); /* any thread, never blocks */
-int irq_fd(const struct irq *i);
+/* For others to raise it by, in another process, too; stays the irq's. Under the loop's lock of the
+ * device that raises it. */
+int irq_fd(struct irq *i);
 
 /* MSI only; called under the owning device's loop lock. Masked changes cost nothing. */
 void irq_msi_set(struct irq *i, uint64_t addr, uint32_t data);

@@ -6,8 +6,10 @@
  * on the loop's thread with the loop's lock held; the bus takes the same lock
  * around a register access that a vCPU thread makes.  So a device's code is
  * never entered twice at once and holds no lock call itself.  Callbacks must
- * not block; the one that waits is a disk's stop, for the requests it has just
- * cancelled (virtio/blk.c).
+ * not block. Two kinds of device wait all the same: a disk that stops, for the
+ * requests it has just cancelled (virtio/blk.c); and one that another process
+ * serves, for that process' answers, each operation for VHOST_WAIT_MS at most
+ * (virtio/vhost.h), and for its end when it is killed, a second at most.
  *
  * The loop's thread comes first: however many others take the lock in turn, it
  * waits for at most one of them, the one that has the lock or is about to. The

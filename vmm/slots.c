@@ -91,6 +91,7 @@ static int build_vublk(struct machine *m, unsigned i, struct err *e)
 		.host = m->host->ends.vublk[i],
 		.index = i,
 		.cpus = c->cpus,
+		.power = m->host->power,
 	};
 	struct virtio *v = NULL;
 	int r = loop_for(m, &env.loop, e, "_disk%u_q0", i);
@@ -145,7 +146,12 @@ static int build_rng(struct machine *m, struct err *e)
 
 static int build_fs(struct machine *m, unsigned i, struct err *e)
 {
-	struct fs_env env = {.gm = m->gm, .host = m->host->ends.fs[i], .index = i};
+	struct fs_env env = {
+		.gm = m->gm,
+		.host = m->host->ends.fs[i],
+		.index = i,
+		.power = m->host->power,
+	};
 	struct virtio *v = NULL;
 	int r = loop_for(m, &env.loop, e, "_fs%u", i);
 

@@ -14,6 +14,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/unit/turns.h"
 #include "virtio/vhost_user_conn.h"
+#include "vmm/evfd.h"
 #include "vmm/log.h"
 
 static unsigned died;
@@ -222,6 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		log_set_level(-1);
 		vu_wait_ms = 100;
 		CHECK(!loop_new(&l, "fuzz", NULL));
+		CHECK(!evfd_prepare(NULL)); /* has a file, for good */
 	}
 	died = 0;
 	before = files();

@@ -205,8 +205,8 @@ static void the_end_may_come_twice(void **state)
 
 	(void)state;
 	assert_int_equal(born(&c, "sleep 100", NULL), 0);
-	child_end(c);
-	child_end(c);
+	assert_true(child_end(c));
+	assert_true(child_end(c));
 	child_free(c);
 	child_free(NULL);
 }

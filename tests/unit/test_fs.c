@@ -37,9 +37,8 @@ static int teardown(void **state)
 
 static void build(struct fixture *f)
 {
-	struct fs_env env = {f->r.m.gm, f->r.loop, f->host, 0};
+	struct fs_env env = {f->r.m.gm, f->r.loop, f->host, 0, {rig_power, &f->r}};
 
-	env.host = f->host;
 	assert_int_equal(fs_new(&f->r.v, &f->c, &env, NULL), 0);
 }
 
@@ -168,6 +167,65 @@ static void more_queues_than_the_back_end_has_are_refused(void **state)
 	rig_open(&f->r);
 	assert_int_equal(fs_host_open(&f->host, &f->c, 0, &e), -EINVAL);
 	assert_string_equal(e.text, "--fs tag=share: queues=2: this virtiofsd serves 1 at most");
+}
+
+/* ------------------------------------------------------------- one that takes its time */
+
+/* Each of its answers alone would be in time. */
+static void a_start_has_one_deadline_for_all_its_messages(void **state)
+{
+	struct fixture *f = *state;
+
+	make(f);
+	vu_wait_ms = 1000;
+	f->r.p.slow_us = 100000;
+	rig_run(&f->r, 0);
+	assert_true(vhost_user_dead(((struct vuser *)f->r.v)->u));
+	assert_true(vu_peer_asked(&f->r.p, VU_SET_VRING_ENABLE, NULL) < 2);
+}
+
+static void a_stop_has_one_deadline_for_all_its_messages(void **state)
+{
+	struct fixture *f = *state;
+
+	make(f);
+	rig_run(&f->r, 0);
+	vu_wait_ms = 1000;
+	f->r.p.slow_us = 700000;
+	virtio_set_status(f->r.v, 0);
+	assert_true(vhost_user_dead(((struct vuser *)f->r.v)->u));
+	assert_int_equal(f->r.failed, 1);
+}
+
+static int another_fd(void *t, unsigned q)
+{
+	(void)t;
+	(void)q;
+	return STDERR_FILENO;
+}
+
+static void each_operation_has_a_deadline_of_its_own(void **state)
+{
+	struct fixture *f = *state;
+	const useconds_t longer = 550000;
+
+	vu_wait_ms = 500;
+	make(f);
+	usleep(longer);
+	rig_run(&f->r, 1ull << VIRTIO_F_RING_RESET);
+	usleep(longer);
+	virtio_queue_reset(f->r.v, 1);
+	usleep(longer);
+	fake_ring_zero(&f->r.r[1]);
+	fake_enable(f->r.v, 1, &f->r.r[1]);
+	usleep(longer);
+	f->r.v->bearer.queue_fd = another_fd;
+	virtio_rewired(f->r.v, 0);
+	usleep(longer);
+	virtio_set_status(f->r.v, 0);
+	assert_false(vhost_user_dead(((struct vuser *)f->r.v)->u));
+	assert_int_equal(vu_peer_asked(&f->r.p, VU_SET_VRING_ENABLE, NULL), 3);
+	assert_int_equal(vu_peer_asked(&f->r.p, VU_SET_VRING_CALL, NULL), 4);
 }
 
 /* ------------------------------------------------------------- without */
@@ -327,6 +385,9 @@ int main(void)
 		T(a_queue_reset_stops_that_ring_alone),
 		T(the_next_machine_goes_on_with_the_connection),
 		T(more_queues_than_the_back_end_has_are_refused),
+		T(a_start_has_one_deadline_for_all_its_messages),
+		T(a_stop_has_one_deadline_for_all_its_messages),
+		T(each_operation_has_a_deadline_of_its_own),
 		T(what_was_under_way_is_answered_when_it_goes),
 		T(what_it_had_answered_is_left_alone),
 		T(what_comes_later_is_answered_at_once),

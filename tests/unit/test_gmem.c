@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -497,12 +498,39 @@ static void shared_memory_is_a_sealed_file_others_can_map(void **state)
 	char got[5];
 	assert_int_equal(gmem_read(gm, gpa(HIGH), got, 5), 0);
 	assert_string_equal(got, "back");
-	/* The file is open no more once the memory is gone; who mapped it keeps that. */
+	/* The file is open no more once the memory is gone. */
 	int fd = r[1].fd;
 	gmem_free(gm);
 	assert_int_equal(fcntl(fd, F_GETFD), -1);
-	assert_string_equal(other, "back");
 	munmap(other, SIZE);
+}
+
+static void shared_memory_that_goes_leaves_its_holders_nothing(void **state)
+{
+	const struct gmem_region *r;
+	struct gmem *gm;
+	struct stat st;
+	size_t n;
+	int fd;
+
+	(void)state;
+	assert_int_equal(gmem_new(&gm, NULL), 0);
+	gmem_share(gm);
+	assert_int_equal(gmem_add(gm, gpa(0), 4 << 20, NULL), 0);
+	r = gmem_regions(gm, &n);
+	fd = dup(r->fd);
+	uint8_t *theirs = mmap(NULL, r->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	assert_ptr_not_equal(theirs, MAP_FAILED);
+	memset(r->host, 0x5a, r->size);
+	assert_int_equal(theirs[r->size - 1], 0x5a);
+	gmem_free(gm);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_blocks, 0);
+	assert_int_equal(st.st_size, 4 << 20); /* and none of them gets a SIGBUS */
+	assert_int_equal(theirs[(4 << 20) - 1], 0);
+	munmap(theirs, 4 << 20);
+	close(fd);
 }
 
 static void memory_that_is_not_shared_has_no_file(void **state)
@@ -561,6 +589,7 @@ int main(void)
 		LENT(a_writer_waits_until_memory_is_settled),
 		LENT(a_lease_that_was_lost_is_an_error),
 		cmocka_unit_test(shared_memory_is_a_sealed_file_others_can_map),
+		cmocka_unit_test(shared_memory_that_goes_leaves_its_holders_nothing),
 		cmocka_unit_test_setup_teardown(memory_that_is_not_shared_has_no_file, setup,
 						teardown),
 		LENT(shared_memory_borrows_nothing),

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The link between a device's queues and a back end's rings. */
+#include <fcntl.h>
+
 #include "tests/unit/vhost_rig.h"
+#include "vmm/evfd.h"
 
 /* ------------------------------------------------------------- start and stop */
 
@@ -267,6 +270,34 @@ static void a_new_eventfd_reaches_the_back_end_and_no_interrupt_is_lost(void **s
 	assert_int_equal(f->bearer.queue[1], 3);
 }
 
+/* The back end holds all of them, and may have done so with each. */
+static void eventfds_that_wait_or_are_full_hold_nobody_up(void **state)
+{
+	struct fixture *f = *state;
+	const struct vhost_ring *r = &f->b.ring[0];
+
+	assert_int_equal(evfd_prepare(NULL), 0);
+	no_fd(f, 1);
+	run(f);
+	for (unsigned i = 0; i < 3; i++) {
+		int fd = (const int[]){r->kick, r->call, r->err}[i];
+
+		assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+		assert_int_equal(eventfd_write(fd, UINT64_MAX - 2), 0);
+	}
+	alarm(60);
+	virtio_rekick(&f->v, 1);
+	virtio_rekick(&f->v, 1);
+	turns(f->loop, 3);
+	assert_int_equal(f->bearer.queue[1], 1);
+	assert_true(f->v.status & VIRTIO_S_NEEDS_RESET);
+	virtio_set_status(&f->v, 0);
+	virtio_rekick(&f->v, 1);
+	turns(f->loop, 3);
+	run(f);
+	alarm(0);
+}
+
 static void the_same_eventfd_is_no_news(void **state)
 {
 	struct fixture *f = *state;
@@ -422,6 +453,7 @@ int main(void)
 		T(without_an_eventfd_of_the_transport_interrupts_are_passed_on),
 		T(what_a_ring_of_an_earlier_life_raised_is_forgotten),
 		T(a_new_eventfd_reaches_the_back_end_and_no_interrupt_is_lost),
+		T(eventfds_that_wait_or_are_full_hold_nobody_up),
 		T(the_same_eventfd_is_no_news),
 		T(rewiring_a_queue_that_is_stopped_waits_for_its_start),
 		T(rewiring_that_fails_needs_reset),

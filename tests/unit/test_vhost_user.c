@@ -13,6 +13,7 @@
 #include "tests/unit/turns.h"
 #include "tests/unit/vu_peer.h"
 #include "virtio/vhost_user_conn.h"
+#include "vmm/evfd.h"
 #include "vmm/log.h"
 
 struct fixture {
@@ -38,6 +39,7 @@ static int setup(void **state)
 
 	log_set_level(-1);
 	vu_wait_ms = 5000;
+	assert_int_equal(evfd_prepare(NULL), 0); /* has a file, for good */
 	f->files = open_files();
 	vu_peer_init(&f->p);
 	assert_int_equal(loop_new(&f->loop, "test", NULL), 0);

@@ -12,6 +12,7 @@
 #include "tests/unit/turns.h"
 #include "tests/unit/vu_peer.h"
 #include "virtio/vhost_user_conn.h"
+#include "vmm/evfd.h"
 #include "vmm/log.h"
 
 struct fixture {
@@ -32,6 +33,7 @@ static int setup(void **state)
 
 	log_set_level(-1);
 	vu_wait_ms = 200;
+	assert_int_equal(evfd_prepare(NULL), 0); /* has a file, for good */
 	f->files = open_files();
 	vu_peer_init(&f->p);
 	assert_int_equal(loop_new(&f->loop, "test", NULL), 0);
@@ -83,6 +85,7 @@ static void dies(struct fixture *f, uint32_t at, enum vu_bad bad, const char *re
 	assert_int_equal(adopt(f, NULL), 0);
 	f->p.at = at;
 	__atomic_store_n(&f->p.bad, bad, __ATOMIC_RELEASE);
+	f->u->h.ops->begin(&f->u->h);
 	if (at == VU_GET_CONFIG)
 		assert_int_equal(vhost_user_get_config(f->u, buf, sizeof(buf), NULL), -ENOTCONN);
 	else if (at == VU_GET_VRING_BASE)

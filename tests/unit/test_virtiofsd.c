@@ -19,6 +19,7 @@
 #include "tests/unit/vu_peer.h"
 #include "virtio/devices.h"
 #include "virtio/virtiofsd.h"
+#include "vmm/evfd.h"
 #include "vmm/log.h"
 
 #define RUST_HELP "--shared-dir <SHARED_DIR>\n--fd <FD>\n--no-announce-submounts\n--readonly\n"
@@ -36,6 +37,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	log_set_level(-1);
+	assert_int_equal(evfd_prepare(NULL), 0); /* has a file, for good */
 	f->files = open_files();
 	strcpy(f->dir, "/tmp/mvm-test-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));

@@ -54,7 +54,9 @@ static int teardown(void **state)
 
 static void build(struct fixture *f)
 {
-	struct vublk_env env = {f->r.m.gm, f->r.loop, f->host, 1, f->cpus};
+	struct vublk_env env = {
+		f->r.m.gm, f->r.loop, f->host, 1, f->cpus, {rig_power, &f->r},
+	};
 
 	assert_int_equal(vublk_new(&f->r.v, &f->c, &env, NULL), 0);
 }
@@ -99,6 +101,19 @@ static void requests_fit_into_the_queue(void **state)
 
 	make(f);
 	assert_int_equal(virtio_config_read(f->r.v, 12, 4), RING - 2);
+}
+
+static void requests_fit_into_every_queue(void **state)
+{
+	struct fixture *f = *state;
+
+	f->cpus = 3;
+	make(f);
+	assert_int_equal(f->r.v->nqueues, 3);
+	assert_int_equal(virtio_resize(f->r.v, (const uint16_t[]){64, 8, 256}, 3), 0);
+	assert_int_equal(virtio_config_read(f->r.v, 12, 4), 6);
+	assert_int_equal(virtio_resize(f->r.v, (const uint16_t[]){256}, 1), 0);
+	assert_int_equal(virtio_config_read(f->r.v, 12, 4), 126); /* the peer's own */
 }
 
 static void queues_are_the_fewest_of_all_who_have_a_say(void **state)
@@ -252,20 +267,27 @@ static void what_was_under_way_ends_with_an_error(void **state)
 	assert_int_equal(*status, VIRTIO_BLK_S_IOERR);
 	assert_true(fake_used(&f->r.r[0], &id, &len));
 	assert_int_equal(len, 0); /* what lies before the status was not written */
+	assert_int_equal(f->r.failed, 0);
 	fake_send(&f->r.r[0], (struct fake_buf[]){{f->r.buf, 16, 0}}, 1);
 	virtio_kick(f->r.v, 0);
 	assert_true(fake_used(&f->r.r[0], &id, &len));
 	assert_int_equal(f->r.v->status, 15);
 }
 
-static void the_next_machine_has_the_disk_and_its_errors(void **state)
+static void the_next_machine_has_the_disk_and_its_errors(void **state, bool hangs_up)
 {
 	struct fixture *f = *state;
 	uint8_t *status;
 
 	make(f);
 	rig_run(&f->r, 0);
-	rig_kill(&f->r);
+	if (hangs_up) {
+		rig_kill(&f->r);
+	} else {
+		vu_wait_ms = 100;
+		f->r.p.at = VU_GET_VRING_BASE;
+		f->r.p.bad = BAD_STALL;
+	}
 	f->r.v->ops->free(f->r.v);
 	build(f);
 	assert_int_equal(virtio_config_read(f->r.v, 0, 8), 2048);
@@ -276,6 +298,138 @@ static void the_next_machine_has_the_disk_and_its_errors(void **state)
 		  2);
 	virtio_kick(f->r.v, 0);
 	assert_int_equal(*status, VIRTIO_BLK_S_IOERR);
+	assert_int_equal(f->r.failed, 0);
+}
+
+static void a_reboot_after_it_hung_up_leaves_errors(void **state)
+{
+	the_next_machine_has_the_disk_and_its_errors(state, true);
+}
+
+/* It may write where the last machine was, and that is nobody's memory any more. */
+static void a_reboot_that_it_does_not_answer_leaves_errors(void **state)
+{
+	the_next_machine_has_the_disk_and_its_errors(state, false);
+}
+
+/* ------------------------------------------------------------- and while that lives on */
+
+/* A request that the back end has taken; its status' place. */
+static uint8_t *under_way(struct fixture *f)
+{
+	uint8_t *status = fake_at(&f->r.m, f->r.buf + 64);
+
+	*status = 0xee;
+	fake_send(&f->r.r[0], (struct fake_buf[]){{f->r.buf, 16, 0}, {f->r.buf + 64, 1, FAKE_W}},
+		  2);
+	return status;
+}
+
+static void its_requests_are_left_to_it_and_the_machine_ends(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *status;
+	uint32_t id, len;
+
+	make(f);
+	rig_run(&f->r, 0);
+	status = under_way(f);
+	rig_break(&f->r);
+	assert_int_equal(f->r.failed, 1);
+	under_way(f);
+	virtio_kick(f->r.v, 0);
+	turns(f->r.loop, 3);
+	assert_int_equal(*status, 0xee);
+	assert_false(fake_used(&f->r.r[0], &id, &len));
+	assert_int_equal(f->r.failed, 1);
+}
+
+static void a_ring_that_does_not_stop_in_time_ends_the_machine(void **state)
+{
+	struct fixture *f = *state;
+
+	make(f);
+	rig_run(&f->r, BIT(VIRTIO_F_RING_RESET));
+	vu_wait_ms = 100;
+	f->r.p.at = VU_GET_VRING_BASE;
+	f->r.p.bad = BAD_STALL;
+	virtio_queue_reset(f->r.v, 0);
+	assert_int_equal(f->r.failed, 1);
+	turns(f->r.loop, 3);
+	assert_int_equal(f->r.failed, 1);
+}
+
+static bool is_ended(struct vuser *d)
+{
+	(void)d;
+	return true;
+}
+
+static bool is_not_ended(struct vuser *d)
+{
+	(void)d;
+	return false;
+}
+
+static void one_that_was_ended_leaves_its_requests_to_us(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *status;
+
+	make(f);
+	((struct vuser *)f->r.v)->end_backend = is_ended;
+	rig_run(&f->r, 0);
+	status = under_way(f);
+	rig_break(&f->r);
+	assert_int_equal(*status, VIRTIO_BLK_S_IOERR);
+	assert_int_equal(f->r.failed, 0);
+}
+
+static void one_that_could_not_be_ended_does_not(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *status;
+
+	make(f);
+	((struct vuser *)f->r.v)->end_backend = is_not_ended;
+	rig_run(&f->r, 0);
+	status = under_way(f);
+	rig_break(&f->r);
+	assert_int_equal(*status, 0xee);
+	assert_int_equal(f->r.failed, 1);
+}
+
+/* Whether it has stopped its rings, or never had one. */
+static void without_rings_it_ends_no_machine(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *status;
+
+	make(f);
+	rig_run(&f->r, 0);
+	virtio_set_status(f->r.v, 0);
+	rig_break(&f->r);
+	rig_run(&f->r, 0);
+	status = under_way(f);
+	virtio_kick(f->r.v, 0);
+	assert_int_equal(*status, VIRTIO_BLK_S_IOERR);
+	assert_int_equal(f->r.failed, 0);
+}
+
+static void a_start_that_it_refuses_ends_no_machine(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *status;
+
+	make(f);
+	f->r.p.at = VU_SET_MEM_TABLE;
+	f->r.p.bad = BAD_REFUSE;
+	rig_run(&f->r, 0);
+	turns(f->r.loop, 3);
+	status = under_way(f);
+	virtio_kick(f->r.v, 0);
+	assert_int_equal(*status, VIRTIO_BLK_S_IOERR);
+	assert_int_equal(f->r.failed, 0);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -285,6 +439,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(its_configuration_is_the_peers),
 		T(requests_fit_into_the_queue),
+		T(requests_fit_into_every_queue),
 		T(queues_are_the_fewest_of_all_who_have_a_say),
 		T(a_block_size_that_is_none_is_refused),
 		T(a_capacity_that_is_none_is_refused),
@@ -296,7 +451,14 @@ int main(void)
 		T(a_new_size_reaches_the_guest),
 		T(a_bad_new_configuration_is_not_taken),
 		T(what_was_under_way_ends_with_an_error),
-		T(the_next_machine_has_the_disk_and_its_errors),
+		T(a_reboot_after_it_hung_up_leaves_errors),
+		T(a_reboot_that_it_does_not_answer_leaves_errors),
+		T(its_requests_are_left_to_it_and_the_machine_ends),
+		T(a_ring_that_does_not_stop_in_time_ends_the_machine),
+		T(one_that_was_ended_leaves_its_requests_to_us),
+		T(one_that_could_not_be_ended_does_not),
+		T(without_rings_it_ends_no_machine),
+		T(a_start_that_it_refuses_ends_no_machine),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

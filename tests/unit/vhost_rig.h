@@ -121,7 +121,14 @@ static inline int b_run(struct vhost *h, bool on)
 	return ret;
 }
 
-static const struct vhost_ops back_ops = {b_features, b_memory, b_start, b_call, b_stop, b_run};
+static const struct vhost_ops back_ops = {
+	.set_features = b_features,
+	.set_memory = b_memory,
+	.ring_start = b_start,
+	.ring_call = b_call,
+	.ring_stop = b_stop,
+	.run = b_run,
+};
 
 /* ------------------------------------------------------------- the device */
 

@@ -57,6 +57,7 @@ struct vu_peer {
 	int back, kick, call;    /* the last that came; ours to close */
 	struct vu_msg mem, addr; /* the last ones */
 	bool ack;
+	unsigned slow_us; /* before each answer */
 };
 
 static inline unsigned open_files(void)
@@ -109,25 +110,25 @@ static inline void vu_peer_put(struct vu_peer *p, const void *data, size_t len, 
 		return;
 }
 
-/* False: no more. */
-static inline bool vu_peer_misanswer(struct vu_peer *p, struct vu_msg *m)
+/* The ways that leave no answer. */
+static inline void vu_peer_break_off(struct vu_peer *p, struct vu_msg *m)
 {
-	switch (p->bad) {
-	case BAD_STALL:
-		while (recv(p->fd, &m->u64, 1, MSG_PEEK) > 0)
-			usleep(1000);
-		return false;
-	case BAD_DRIP:
-		for (unsigned i = 0; i < VU_HEADER + m->size; i++) {
-			vu_peer_put(p, (char *)m + i, 1, 0);
-			usleep(20000);
-		}
-		return false;
-	case BAD_CLOSE:
-		return false;
-	case BAD_HALF:
+	if (p->bad == BAD_HALF)
 		vu_peer_put(p, m, VU_HEADER + m->size / 2, 0);
-		return false;
+	for (unsigned i = 0; p->bad == BAD_DRIP && i < VU_HEADER + m->size; i++) {
+		vu_peer_put(p, (char *)m + i, 1, 0);
+		usleep(20000);
+	}
+	while (p->bad == BAD_STALL && recv(p->fd, &m->u64, 1, MSG_PEEK) > 0)
+		usleep(1000);
+}
+
+/* How many bytes of it are said; what is wrong with it otherwise is done to @m. */
+static inline size_t vu_peer_spoil(enum vu_bad bad, struct vu_msg *m)
+{
+	size_t len = VU_HEADER + m->size;
+
+	switch (bad) {
 	case BAD_REQUEST:
 		m->request++;
 		break;
@@ -138,35 +139,49 @@ static inline bool vu_peer_misanswer(struct vu_peer *p, struct vu_msg *m)
 		m->flags = (m->flags & ~VU_VERSION_MASK) | 2;
 		break;
 	case BAD_SIZE:
+		len -= 4;
 		m->size -= 4;
 		break;
 	case BAD_LONG:
+		len += 8;
 		m->size += 8;
 		break;
 	case BAD_HUGE:
+		len = VU_HEADER + 8;
 		m->size = 0x7fffffff;
-		vu_peer_put(p, m, VU_HEADER + 8, 0);
-		return true;
-	case BAD_FDS:
-	case BAD_MANY:
-		vu_peer_put(p, m, VU_HEADER + m->size, p->bad == BAD_FDS ? 1 : 60);
-		return true;
-	case BAD_REFUSE:
+		break;
+	default: /* a no */
 		if (m->request == VU_GET_CONFIG)
 			m->size = 0;
 		else
 			m->u64 = 1;
-		break;
-	default:
-		vu_peer_put(p, m, VU_HEADER + m->size, 0);
+		len = VU_HEADER + m->size;
 	}
-	vu_peer_put(p, m, VU_HEADER + m->size, 0);
+	return len;
+}
+
+/* False: no more. */
+static inline bool vu_peer_misanswer(struct vu_peer *p, struct vu_msg *m)
+{
+	size_t len = VU_HEADER + m->size;
+	unsigned nfds = p->bad == BAD_FDS ? 1 : p->bad == BAD_MANY ? 60 : 0;
+
+	if (p->bad >= BAD_STALL && p->bad <= BAD_HALF) {
+		vu_peer_break_off(p, m);
+		return false;
+	}
+	if (p->bad == BAD_EXTRA)
+		vu_peer_put(p, m, len, 0);
+	else if (!nfds)
+		len = vu_peer_spoil(p->bad, m);
+	vu_peer_put(p, m, len, nfds);
 	return true;
 }
 
 static inline bool vu_peer_answer(struct vu_peer *p, struct vu_msg *m)
 {
 	m->flags = VU_VERSION | VU_REPLY;
+	usleep(p->slow_us);
 	if (p->bad != BAD_NONE && m->request == p->at)
 		return vu_peer_misanswer(p, m);
 	vu_peer_put(p, m, VU_HEADER + m->size, 0);

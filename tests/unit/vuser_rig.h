@@ -18,6 +18,7 @@
 #include "virtio/devices.h"
 #include "virtio/vhost_user_conn.h"
 #include "virtio/vuser.h"
+#include "vmm/evfd.h"
 #include "vmm/log.h"
 
 #define RING 16
@@ -36,7 +37,14 @@ struct rig {
 	struct fake_bearer bearer;
 	struct loop *loop;
 	struct virtio *v;
+	unsigned failed; /* the machine was told to end, so often */
 };
+
+static inline void rig_power(void *arg, enum power_event ev)
+{
+	assert_int_equal(ev, POWER_FAIL);
+	((struct rig *)arg)->failed++;
+}
 
 static inline void *rig_door(void *arg)
 {
@@ -51,6 +59,7 @@ static inline void rig_init(struct rig *r)
 	*r = (struct rig){.dir = "/tmp/mvm-test-XXXXXX"};
 	log_set_level(-1);
 	vu_wait_ms = 5000;
+	assert_int_equal(evfd_prepare(NULL), 0); /* has a file, for good */
 	r->files = open_files();
 	vu_peer_init(&r->p);
 	assert_non_null(mkdtemp(r->dir));
@@ -105,6 +114,17 @@ static inline void rig_kill(struct rig *r)
 	struct vuser *d = (struct vuser *)r->v;
 
 	shutdown(r->p.fd, SHUT_RDWR);
+	TURNS_UNTIL(r->loop, vhost_user_dead(d->u) && !d->link.running);
+	turns(r->loop, 3);
+}
+
+/* The back end breaks the protocol, lives on, and the device has noticed. */
+static inline void rig_break(struct rig *r)
+{
+	const struct vu_msg m = {.request = VU_GET_CONFIG, .flags = VU_VERSION | VU_REPLY};
+	struct vuser *d = (struct vuser *)r->v;
+
+	assert_int_equal(send(r->p.fd, &m, VU_HEADER, MSG_NOSIGNAL), VU_HEADER);
 	TURNS_UNTIL(r->loop, vhost_user_dead(d->u) && !d->link.running);
 	turns(r->loop, 3);
 }
