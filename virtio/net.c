@@ -10,8 +10,7 @@
 #include <sys/epoll.h>
 
 #define QUEUE_SIZE 256
-/* With fewer buffers than this of the usual 1.5 KiB the largest segments would not fit. */
-#define QUEUE_SIZE_LARGE 64
+#define QUEUE_SIZE_LARGE 64 /* of the smallest that holds a packet of 64 KiB */
 
 /* ------------------------------------------------------------- the host's side */
 
@@ -99,15 +98,6 @@ static void link_changed(void *arg, uint32_t events)
 	look_at_link(n);
 }
 
-static void passt_said(void *arg, uint32_t events)
-{
-	struct net *n = arg;
-
-	(void)events;
-	if (passt_log(n->host->passt) < 0)
-		loop_fd_del(&n->said);
-}
-
 /* ------------------------------------------------------------- polling */
 
 static bool ctrl_wants(struct net *n)
@@ -162,6 +152,8 @@ static bool poll_end(void *arg)
 	bool some = false;
 
 	n->polled = false;
+	for (unsigned i = 0; i < n->pairs; i++)
+		vq_notify_late(net_txq(&n->pair[i]));
 	for (unsigned i = 0; i < n->enabled; i++) {
 		if (!n->pair[i].tx.held)
 			some |= kicks_on(n, 2 * i + 1);
@@ -327,12 +319,27 @@ static void net_free(struct virtio *v)
 	loop_poll_del(&n->poll);
 	virtio_fini(v);
 	loop_fd_del(&n->watch);
-	loop_fd_del(&n->said);
+	if (n->host->passt)
+		child_watch(n->host->passt, NULL);
 	net_vhost_close(n);
 	for (unsigned i = 0; n->pair && i < n->pairs; i++)
 		net_rx_fini(&n->pair[i]);
 	free(n->pair);
 	free(n);
+}
+
+/*
+ * The largest segments take more buffers of the usual 1.5 KiB than a small queue has: where a
+ * receive queue is one, the driver cannot have them.
+ */
+static void net_resized(struct virtio *v)
+{
+	struct net *n = (struct net *)v;
+
+	v->offered |= n->large;
+	for (unsigned i = 0; i < n->pairs; i++)
+		if (vq_max_size(net_rxq(&n->pair[i])) < QUEUE_SIZE_LARGE)
+			v->offered &= ~n->large;
 }
 
 static const struct virtio_ops net_ops = {
@@ -342,13 +349,14 @@ static const struct virtio_ops net_ops = {
 	.queue_start = net_queue_start,
 	.queue_stop = net_queue_stop,
 	.kick = net_kick,
+	.resized = net_resized,
 	.rewired = net_rewired,
 	.free = net_free,
 };
 
 /* ------------------------------------------------------------- set-up */
 
-static uint64_t features(const struct net *n, const struct net_config *c)
+static uint64_t features(struct net *n, const struct net_config *c)
 {
 	uint64_t f = NET_BIT(NET_F_MAC) | NET_BIT(NET_F_STATUS) | NET_BIT(NET_F_MRG_RXBUF) |
 		     NET_BIT(NET_F_CTRL_VQ) | NET_BIT(NET_F_CTRL_RX) |
@@ -364,8 +372,7 @@ static uint64_t features(const struct net *n, const struct net_config *c)
 		return f;
 	if (guest & NET_BIT(NET_F_GUEST_USO4)) /* then it knows such frames */
 		f |= NET_BIT(NET_F_HOST_USO);
-	if (c->queue_size && c->queue_size < QUEUE_SIZE_LARGE)
-		guest &= NET_BIT(NET_F_GUEST_CSUM);
+	n->large = guest & ~NET_BIT(NET_F_GUEST_CSUM);
 	return f | guest | NET_BIT(NET_F_CSUM) | NET_BIT(NET_F_HOST_TSO4) |
 	       NET_BIT(NET_F_HOST_TSO6) | NET_BIT(NET_F_HOST_ECN) | NET_BIT(NET_F_HOST_UFO) |
 	       NET_BIT(NET_F_CTRL_GUEST_OFFLOADS);
@@ -434,11 +441,10 @@ static int watch(struct net *n)
 
 	n->poll = (struct loop_poll){.ops = &poll_ops, .arg = n};
 	n->watch = (struct loop_fd){.fn = link_changed, .arg = n};
-	n->said = (struct loop_fd){.fn = passt_said, .arg = n};
 	if (h->watch >= 0)
 		r = loop_fd_add(n->v.loop, &n->watch, h->watch, EPOLLIN);
-	if (r == 0 && h->passt && passt_log_fd(h->passt) >= 0)
-		r = loop_fd_add(n->v.loop, &n->said, passt_log_fd(h->passt), EPOLLIN);
+	if (r == 0 && h->passt)
+		r = child_watch(h->passt, n->v.loop);
 	if (r == 0 && !n->vhost)
 		loop_poll_add(n->v.loop, &n->poll);
 	look_at_link(n);
@@ -457,6 +463,8 @@ static int set_up(struct net *n, const struct net_config *c, const struct net_en
 		n->v.offered &= ~net_vhost_lacks(n);
 	for (unsigned q = 0; r == 0 && q < 2 * n->pairs + 1; q++)
 		r = virtio_add_queue(&n->v, c->queue_size ? c->queue_size : QUEUE_SIZE);
+	if (r == 0)
+		net_resized(&n->v);
 	return r;
 }
 

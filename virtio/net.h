@@ -130,7 +130,7 @@ struct net_host {
 	char label[64]; /* "net0: TAP tap0" */
 	struct tap tap; /* without queues: it is passt */
 	int watch;      /* tells of network devices that change; -1: none */
-	struct passt *passt;
+	struct child *passt;
 	struct frames frames;
 	bool dead; /* the TAP was deleted, or passt ended; said once */
 };
@@ -144,8 +144,10 @@ struct net {
 	unsigned ctrl;    /* the control queue; NET_NO_CTRL */
 	struct net_pair *pair;
 	struct net_filter filter;
-	uint8_t mac[ETH_ALEN];      /* after a reset */
-	struct loop_fd watch, said; /* host->watch; what passt says */
+	uint8_t mac[ETH_ALEN]; /* after a reset */
+	uint64_t large;        /* features that take queues of some size */
+	bool costly;           /* what the last command asked of the host's kernel */
+	struct loop_fd watch;  /* host->watch */
 	struct loop_poll poll;
 	bool polled;             /* between its begin() and end(): no kicks are wanted */
 	struct net_vhost *vhost; /* NULL: the pairs are served here */

@@ -58,6 +58,7 @@ static void use_offloads(struct net *n, uint64_t set)
 
 	if (!net_direct(n))
 		return;
+	n->costly = true;
 	for (unsigned i = 0; i < OFFLOADS; i++)
 		if ((set & offloads[i].features) == offloads[i].features)
 			bits |= offloads[i].tun;
@@ -121,6 +122,7 @@ static void use_filter(struct net *n)
 	_Static_assert(2 * NET_MACS_MAX + 2 <= TAP_FILTER_MAX, "a filter holds both tables");
 	if (!n->host->tap.queues)
 		return;
+	n->costly = true;
 	tap_set_filter(&n->host->tap, addr, all ? 0 : wanted(n, addr),
 		       !f->nomulti && (f->allmulti || f->multi.overflow));
 }
@@ -206,6 +208,7 @@ static uint8_t ctrl_mq(struct net *n, uint8_t command, struct vq_chain *c)
 	pairs = le16toh(pairs);
 	if (pairs < 1 || pairs > n->pairs)
 		return ERR;
+	n->costly = true;
 	return net_use_pairs(n, pairs) ? ERR : OK;
 }
 
@@ -227,6 +230,23 @@ static uint8_t command(struct net *n, struct vq_chain *c)
 	return class[what[0]](n, what[1], c);
 }
 
+/*
+ * True: it was costly. Filters, offloads and pairs are set under a lock that all networks of the
+ * host share, and the wait for it is the other devices' of this loop.
+ */
+static bool serve(struct net *n, struct vq_chain *c)
+{
+	n->costly = false;
+	/* Without room for the answer there is none, and nothing is done. */
+	if (c->writable) {
+		uint8_t ack = command(n, c);
+
+		chain_push(c, &ack, sizeof(ack));
+	}
+	vq_return(c);
+	return n->costly;
+}
+
 void net_ctrl(struct net *n)
 {
 	struct vq *vq = virtio_vq(&n->v, n->ctrl);
@@ -235,15 +255,9 @@ void net_ctrl(struct net *n)
 
 	vq_kicks_off(vq);
 	do {
-		for (; budget && vq_next(vq, &c) == VQ_CHAIN; budget--) {
-			/* Without room for the answer there is none, and nothing is done. */
-			if (c->writable) {
-				uint8_t ack = command(n, c);
-
-				chain_push(c, &ack, sizeof(ack));
-			}
-			vq_return(c);
-		}
+		for (; budget && vq_next(vq, &c) == VQ_CHAIN; budget--)
+			if (serve(n, c))
+				budget = 1; /* the last of this turn */
 	} while (budget && !n->polled && vq_kicks_on(vq));
 	if (!budget)
 		virtio_rekick(&n->v, n->ctrl);

@@ -39,7 +39,7 @@ int net_host_open(struct net_host **ret, const struct net_config *c, unsigned in
 				    : open_tap(h, c, e);
 	if (r < 0) {
 		net_host_close(h);
-		return err_ctx(e, "net%u", index);
+		return c->kind == NET_USER ? r : err_ctx(e, "net%u", index);
 	}
 	if (h->tap.queues) {
 		snprintf(h->label, sizeof(h->label), "net%u: TAP %s", index, h->tap.name);
@@ -66,7 +66,7 @@ void net_host_close(struct net_host *h)
 	tap_close(&h->tap);
 	if (h->watch >= 0)
 		close(h->watch);
+	passt_end(h->passt, &h->frames);
 	frames_fini(&h->frames);
-	passt_end(h->passt);
 	free(h);
 }

@@ -94,7 +94,8 @@ static void iov_to_front(struct net_rx *rx)
 	rx->iov_first = 0;
 }
 
-/* Chains for the largest packet, as far as there are. */
+/* Chains for the largest packet, as far as there are. One that is refused ends it, and so is
+ * counted by who asks again. */
 static void fill(struct net_pair *p)
 {
 	struct net_rx *rx = &p->rx;
@@ -110,14 +111,14 @@ static void fill(struct net_pair *p)
 		int max = (int)(NET_IOV - 1 - (rx->iov_end - rx->iov_first));
 		int n = chain_push_iov(c, len, rx->iov + rx->iov_end, max);
 
-		if (n >= 0) {
-			append(rx, c, len, (unsigned)n);
-		} else if (rx->first != rx->end) {
-			rx->spare = c;
+		if (n < 0) {
+			if (rx->first != rx->end)
+				rx->spare = c;
+			else
+				refuse(p, c);
 			break;
-		} else {
-			refuse(p, c);
 		}
+		append(rx, c, len, (unsigned)n);
 	}
 }
 

@@ -124,7 +124,10 @@ void net_tx(struct net_pair *p)
 	bool full = flush(p) || r == TX_FULL;
 
 	net_wait(p, EPOLLOUT, full ? EPOLLOUT : 0);
-	vq_notify(vq);
+	if (p->n->polled)
+		vq_notify_soon(vq);
+	else
+		vq_notify(vq);
 }
 
 void net_tx_stop(struct net_pair *p)

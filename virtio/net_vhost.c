@@ -9,7 +9,7 @@
 struct net_vhost {
 	struct vhost_kernel k;
 	struct vhost_link link;
-	bool open, linked, started;
+	bool open, started;
 };
 
 /* Who serves the rings must know these; all others are the device's or the TAP's. */
@@ -39,7 +39,6 @@ int net_vhost_link(struct net *n, struct err *e)
 		struct net_vhost *h = &n->vhost[i];
 		int r = vhost_link_init(&h->link, &n->v, &h->k.h, 2 * i);
 
-		h->linked = true; /* vhost_link_fini follows a failure too */
 		if (r < 0)
 			return err_msg(e, r, "vhost-net: %s", strerror(-r));
 	}
@@ -49,8 +48,7 @@ int net_vhost_link(struct net *n, struct err *e)
 void net_vhost_close(struct net *n)
 {
 	for (unsigned i = 0; n->vhost && i < n->pairs; i++) {
-		if (n->vhost[i].linked)
-			vhost_link_fini(&n->vhost[i].link);
+		vhost_link_fini(&n->vhost[i].link); /* fine after an init that failed, or none */
 		if (n->vhost[i].open)
 			vhost_kernel_close(&n->vhost[i].k);
 	}
@@ -67,10 +65,7 @@ int net_vhost_start(struct net *n, unsigned pair)
 {
 	int r = vhost_link_start(&n->vhost[pair].link, n->v.acked & THEIRS);
 
-	if (r < 0)
-		log_guest(&n->budget, "%s: vhost-net: pair %u cannot start: %s", n->name, pair,
-			  strerror(-r));
-	n->vhost[pair].started = r == 0;
+	n->vhost[pair].started = r == 0; /* else the link said why */
 	return r;
 }
 

@@ -4,30 +4,23 @@
  * guest's connections with ordinary sockets. It is started here, one for each
  * device, and ends when its socket is closed.
  *
- * Main thread, but for passt_log: under the device's loop lock.
+ * Main thread, which has to live on (vmm/child.h).
  */
 #ifndef VIRTIO_PASST_H
 #define VIRTIO_PASST_H
 
-#include <stdint.h>
-
 #include "virtio/frames.h"
+#include "vmm/child.h"
 #include "vmm/config.h"
 #include "vmm/err.h"
 
-struct passt;
-
 /*
- * Finds it in PATH, starts it, and waits until it answers or has ended. @f, zeroed:
- * what it is talked to through; the caller's to frames_fini, before passt_end, at a failure
- * too. @label: for what is logged of it; outlives it.
+ * Finds it in PATH, starts it, and waits until it answers or has ended. @f, zeroed: what it is
+ * talked to through; the caller's to frames_fini, after passt_end, at a failure too. @label: what
+ * it is called in the log and in @e. 0 or a negative errno.
  */
-int passt_start(struct passt **ret, struct frames *f, const struct net_config *c, const char *label,
+int passt_start(struct child **ret, struct frames *f, const struct net_config *c, const char *label,
 		struct err *e);
-void passt_end(struct passt *p); /* accepts NULL */
-
-/* Where it says something, readable then; -1: no more. */
-int passt_log_fd(const struct passt *p);
-int passt_log(struct passt *p); /* logs what it said; negative: it will say nothing more */
+void passt_end(struct child *p, const struct frames *f); /* without one nothing is done */
 
 #endif

@@ -10,8 +10,6 @@
 static_assert(CONFIG_QUEUES_MAX == VIRTIO_QUEUES_MAX, "a size for each queue");
 static_assert(CONFIG_QUEUE_MAX == VQ_SIZE_MAX, "what the user may ask for is what a queue can be");
 
-#define SIZE_MIN 2
-
 /*
  * A request is no longer than its queue, indirect tables included (virtio 1.2 section
  * 2.7.5.3.1), so a queue has to hold the longest one that drivers need.
@@ -20,29 +18,13 @@ static const struct {
 	uint16_t id, min;
 	const char *why;
 } least[] = {
-	{VIRTIO_ID_NET, 32, "a packet may take 19 buffers"},
-	{VIRTIO_ID_BLOCK, 4, "a request takes at least 3 buffers"},
-	{VIRTIO_ID_VSOCK, 4, "a packet takes 2 buffers"},
-	{VIRTIO_ID_FS, 16, "a request may take 9 buffers"},
+	{VIRTIO_ID_NET, CONFIG_NET_QUEUE_MIN, "a packet may take 19 buffers"},
+	{VIRTIO_ID_BLOCK, CONFIG_DISK_QUEUE_MIN, "a request takes at least 3 buffers"},
+	{VIRTIO_ID_VSOCK, CONFIG_VSOCK_QUEUE_MIN, "a packet takes 2 buffers"},
+	{VIRTIO_ID_FS, CONFIG_FS_QUEUE_MIN, "a request may take 9 buffers"},
 };
 
 /* ------------------------------------------------------------- what the user says */
-
-static int one(const char *word, uint16_t *ret, struct err *e)
-{
-	char *end;
-	unsigned long n = strtoul(word, &end, 10);
-
-	if (*word < '0' || *word > '9' || *end)
-		return err_msg(e, -EINVAL, "\"%s\" is not a whole number", word);
-	if (n < SIZE_MIN || n > VQ_SIZE_MAX)
-		return err_msg(e, -ERANGE, "%s: out of range (%d to %d)", word, SIZE_MIN,
-			       VQ_SIZE_MAX);
-	if (n & (n - 1))
-		return err_msg(e, -EINVAL, "%lu is not a power of two", n);
-	*ret = (uint16_t)n;
-	return 0;
-}
 
 static int spelling(struct err *e)
 {
@@ -59,7 +41,8 @@ static int all(struct sizes_config *s, char *list, struct err *e)
 		if (s->n == CONFIG_QUEUES_MAX)
 			return err_msg(e, -E2BIG, "a device has at most %d queues",
 				       CONFIG_QUEUES_MAX);
-		r = *word ? one(word, &s->size[s->n++], e) : spelling(e);
+		r = *word ? config_queue_size(word, CONFIG_QUEUE_MIN, &s->size[s->n++], e)
+			  : spelling(e);
 	}
 	return r;
 }

@@ -287,29 +287,38 @@ int tap_open(struct tap *t, const char *name, unsigned queues, uint16_t mtu, str
 	return r < 0 ? err_ctx(e, "TAP %s", name) : 0;
 }
 
+/* One queue more. */
+static int adopt(struct tap *t, int fd, struct err *e)
+{
+	struct ifreq ifr = {0};
+	int fl = fcntl(fd, F_GETFL);
+
+	if (ioctl(fd, TUNGETIFF, &ifr) < 0 || !(ifr.ifr_flags & IFF_TAP))
+		return err_msg(e, -EINVAL, "fd %d: is no TAP", fd);
+	ifr.ifr_name[IFNAMSIZ - 1] = '\0';
+	if (t->queues && strcmp(t->name, ifr.ifr_name))
+		return err_msg(e, -EINVAL, "fd %d: of TAP %s, and fd %d of %s", fd, ifr.ifr_name,
+			       t->fd[0], t->name);
+	snprintf(t->name, sizeof(t->name), "%s", ifr.ifr_name);
+	t->vnet_hdr = ifr.ifr_flags & IFF_VNET_HDR;
+	if (fl < 0 || fcntl(fd, F_SETFL, fl | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return err_sys(e, "fd %d", fd);
+	t->fd[t->queues++] = fd;
+	return 0;
+}
+
 int tap_adopt(struct tap *t, const int *fd, unsigned n, struct err *e)
 {
-	*t = (struct tap){.queues = n};
-	for (unsigned i = 0; i < n; i++) {
-		struct ifreq ifr = {0};
-		int fl = fcntl(fd[i], F_GETFL);
+	int r = 0;
 
-		if (ioctl(fd[i], TUNGETIFF, &ifr) < 0 || !(ifr.ifr_flags & IFF_TAP))
-			return err_msg(e, -EINVAL, "fd %d: is no TAP", fd[i]);
-		ifr.ifr_name[IFNAMSIZ - 1] = '\0';
-		if (i && strcmp(t->name, ifr.ifr_name))
-			return err_msg(e, -EINVAL, "fd %d: of TAP %s, and fd %d of %s", fd[i],
-				       ifr.ifr_name, fd[0], t->name);
-		snprintf(t->name, sizeof(t->name), "%s", ifr.ifr_name);
-		t->vnet_hdr = ifr.ifr_flags & IFF_VNET_HDR;
-		if (fl < 0 || fcntl(fd[i], F_SETFL, fl | O_NONBLOCK) < 0 ||
-		    fcntl(fd[i], F_SETFD, FD_CLOEXEC) < 0)
-			return err_sys(e, "fd %d", fd[i]);
-		t->fd[i] = fd[i];
-	}
-	int r = set_up(t, e);
-
-	return r < 0 ? err_ctx(e, "TAP %s", t->name) : 0;
+	*t = (struct tap){0};
+	for (unsigned i = 0; r == 0 && i < n; i++)
+		r = adopt(t, fd[i], e);
+	if (r == 0 && set_up(t, e) < 0)
+		r = err_ctx(e, "TAP %s", t->name);
+	if (r < 0)
+		*t = (struct tap){0}; /* nobody's here: they stay the caller's */
+	return r;
 }
 
 void tap_close(struct tap *t)

@@ -39,8 +39,9 @@ struct tap {
  */
 int tap_open(struct tap *t, const char *name, unsigned queues, uint16_t mtu, struct err *e);
 /*
- * Queues that are open already; become the tap's on success. They must have been opened with
- * IFF_NO_PI: the kernel does not tell (TUNGETIFF has another flag in that bit's place).
+ * Queues that are open already; become the tap's on success, and stay the caller's, open, after a
+ * failure: then @t has none. They must have been opened with IFF_NO_PI: the kernel does not tell
+ * (TUNGETIFF has another flag in that bit's place).
  */
 int tap_adopt(struct tap *t, const int *fd, unsigned n, struct err *e);
 void tap_close(struct tap *t);

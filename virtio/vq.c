@@ -41,6 +41,8 @@ struct vq {
 				valid */
 	uint16_t used_idx;
 	uint32_t unsignalled;  /* chains returned since the last vq_notify */
+	unsigned quiet;        /* calls of vq_notify_soon since then */
+	unsigned prompt;       /* calls of it that wait for nothing */
 	struct vq_chain **out; /* by head: the chain in flight, or NULL */
 	struct vq_chain *idle; /* for reuse, nidle of them */
 	unsigned nidle;
@@ -536,14 +538,16 @@ static bool event_passed(uint16_t event, uint16_t new, uint16_t old)
 	return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
 }
 
-void vq_notify(struct vq *q)
+/* True: the driver wanted to hear of what was returned. */
+static bool notify(struct vq *q)
 {
 	uint32_t n = q->unsignalled;
 	bool wanted;
 
 	if (!q->live || !n)
-		return;
+		return false;
 	q->unsignalled = 0;
+	q->quiet = 0;
 	/*
 	 * The used index is visible before the driver's wish is read. Pairs with
 	 * the driver's barrier between setting used_event (or clearing
@@ -559,6 +563,31 @@ void vq_notify(struct vq *q)
 				      q->used_idx, (uint16_t)(q->used_idx - n));
 	if (wanted)
 		q->owner.interrupt(q->owner.arg, q->index);
+	return wanted;
+}
+
+void vq_notify(struct vq *q)
+{
+	notify(q);
+}
+
+#define QUIET_PART 8   /* of the queue */
+#define QUIET_CALLS 16 /* while others' work keeps the device looking */
+#define PROMPT_CALLS 64
+
+void vq_notify_soon(struct vq *q)
+{
+	bool now = q->prompt || q->unsignalled >= q->size / QUIET_PART;
+
+	q->prompt -= q->prompt > 0;
+	if (now || ++q->quiet >= QUIET_CALLS)
+		notify(q);
+}
+
+void vq_notify_late(struct vq *q)
+{
+	if (notify(q))
+		q->prompt = PROMPT_CALLS;
 }
 
 void vq_kicks_off(struct vq *q)

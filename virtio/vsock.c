@@ -77,6 +77,7 @@ static bool poll_end(void *arg)
 	bool rx = vsock_rx_wanted(s) && vq_kicks_on(virtio_vq(&s->v, VSOCK_RXQ));
 
 	s->polled = false;
+	vq_notify_late(virtio_vq(&s->v, VSOCK_TXQ));
 	if (tx)
 		virtio_rekick(&s->v, VSOCK_TXQ);
 	if (rx)
@@ -124,15 +125,22 @@ static void vsock_queue_stop(struct virtio *v, unsigned q)
 		s->held = false;
 }
 
-/* All but those who have not said yet what they want: the next driver may have it. */
+/*
+ * All but those who have not said yet what they want: the next driver may have it. What a host
+ * program does not take at once of what was kept for it is lost: nobody waits here.
+ */
 static void end_all(struct vsock *s, bool lines_too)
 {
 	struct vsock_link *next;
 
 	for (struct vsock_link *l = s->conns.next; l != &s->conns; l = next) {
+		struct vsock_conn *c = VSOCK_OF(l, all);
+
 		next = l->next;
-		if (lines_too || VSOCK_OF(l, all)->state != VSOCK_LINE)
-			vsock_conn_free(VSOCK_OF(l, all));
+		if (!lines_too && c->state == VSOCK_LINE)
+			continue;
+		vsock_unix_flush(c);
+		vsock_conn_free(c);
 	}
 }
 

@@ -87,7 +87,7 @@ enum vsock_state {
 	VSOCK_OPEN,
 	VSOCK_CLOSING,  /* the host's end is gone, the guest knows it, and has not said RST */
 	VSOCK_DYING,    /* nothing is left but to send a RST */
-	VSOCK_DRAINING, /* the guest is gone; what it sent goes on to the host program */
+	VSOCK_DRAINING, /* gone for the guest; what it sent goes on to the host program */
 };
 
 /* What is to be sent to the guest, in this order. */
@@ -257,6 +257,9 @@ int vsock_unix_connect(struct vsock_conn *c);
 void vsock_unix_event(void *c, uint32_t events);
 int vsock_unix_begin(struct vsock_conn *c);  /* its fd is heard from. 0 or a negative errno */
 void vsock_unix_watch(struct vsock_conn *c); /* after any change of what is of interest */
+/* Passes on what was kept, as far as the host program takes it at once. False: it takes nothing
+ * any more. */
+bool vsock_unix_flush(struct vsock_conn *c);
 /* Passes the batch on to its host program, whose chains go back to the guest. */
 void vsock_unix_send(struct vsock *s);
 /* Reads into iov[0..n). As readv, but a negative errno. */

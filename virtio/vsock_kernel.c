@@ -60,11 +60,6 @@ static void rewired(struct virtio *v, unsigned q)
 	vhost_link_rewired(&((struct vsock_kernel *)v)->link, q);
 }
 
-static bool at_rest(const struct virtio *v)
-{
-	return !v->running;
-}
-
 static void vsock_kernel_free(struct virtio *v)
 {
 	struct vsock_kernel *s = (struct vsock_kernel *)v;
@@ -81,7 +76,6 @@ static const struct virtio_ops ops = {
 	.stop = stop,
 	.kick = kick,
 	.rewired = rewired,
-	.at_rest = at_rest,
 	.free = vsock_kernel_free,
 };
 

@@ -235,5 +235,8 @@ void vsock_tx(struct vsock *s)
 	s->held = is_full(s);
 	if (!turn && !s->held)
 		virtio_rekick(&s->v, VSOCK_TXQ);
-	vq_notify(vq);
+	if (s->polled)
+		vq_notify_soon(vq);
+	else
+		vq_notify(vq);
 }

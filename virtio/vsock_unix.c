@@ -61,8 +61,7 @@ static void no_reader(struct vsock_conn *c)
 	vsock_conn_do(c, VSOCK_DO_SHUTDOWN);
 }
 
-/* False: it takes nothing any more. */
-static bool flush(struct vsock_conn *c)
+bool vsock_unix_flush(struct vsock_conn *c)
 {
 	const uint8_t *p;
 	size_t n;
@@ -81,7 +80,7 @@ static bool flush(struct vsock_conn *c)
 
 static void open_event(struct vsock_conn *c, uint32_t events)
 {
-	if (c->hup || ((events & EPOLLOUT) && !flush(c)))
+	if (c->hup || ((events & EPOLLOUT) && !vsock_unix_flush(c)))
 		no_reader(c);
 	if (!c->eof && (c->hup || (events & EPOLLIN))) {
 		c->told_readable = c->readable;
@@ -109,7 +108,7 @@ void vsock_unix_event(void *arg, uint32_t events)
 		open_event(c, events);
 		break;
 	case VSOCK_DRAINING:
-		if (c->hup || !flush(c) || !c->out.len)
+		if (c->hup || !vsock_unix_flush(c) || !c->out.len)
 			vsock_conn_free(c);
 		break;
 	default:

@@ -31,6 +31,8 @@ struct child {
 	size_t len;
 	bool ended; /* reaped or not: it runs no more */
 	bool quiet; /* lines are only kept, not logged */
+	bool chatty;
+	const char *noise;
 	struct loop_fd src;
 	struct log_budget budget;
 };
@@ -161,6 +163,8 @@ int child_start(struct child **ret, const struct child_spec *s, struct err *e)
 	if (!c)
 		return err_msg(e, -ENOMEM, "out of memory");
 	c->pidfd = c->out = -1;
+	c->chatty = s->chatty;
+	c->noise = s->noise;
 	snprintf(c->name, sizeof(c->name), "%s", s->name);
 	r = make_pipe(out, 0, e);
 	if (r < 0) {
@@ -214,10 +218,11 @@ char *child_find(const char *name, const char *const *dirs)
 static void line_ends(struct child *c)
 {
 	c->line[c->len] = '\0';
-	if (c->len) {
+	if (c->len && !(c->noise && strstr(c->line, c->noise))) {
 		memcpy(c->last, c->line, sizeof(c->last));
 		if (!c->quiet)
-			log_guest(&c->budget, "%s: %s", c->name, c->line);
+			log_guest_at(c->chatty ? LOG_INFO : LOG_WARN, &c->budget, "%s: %s", c->name,
+				     c->line);
 	}
 	c->len = 0;
 }

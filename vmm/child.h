@@ -25,6 +25,8 @@ struct child_spec {
 	char *const *argv; /* with argv[0], ends with NULL */
 	const char *name;  /* for the log: "fs0: virtiofsd"; copied */
 	int fd;            /* stays the caller's; -1: none */
+	bool chatty;       /* what it says is no warning: shown with -v */
+	const char *noise; /* lines with this in them are thrown away; a literal; NULL: none are */
 	/* In the process, before the program; async-signal-safe calls alone. 0 or a negative errno;
 	 * may be NULL. */
 	int (*prepare)(const void *arg);

@@ -210,7 +210,7 @@ static const struct opt boot_options[] = {
 		 "  rw                written to the directory itself\n"
 		 "  cache=auto|always|never (auto)\n"
 		 "  queues=N          (1)\n"
-		 "  queue_size=N      a power of two, 16 or more\n"
+		 "  queue_size=N      a power of two, 16 to 1024 (1024)\n"
 		 "  id=NAME           a name of your own, unique"},
 	{VALUE("disk", set_disk, "FILE[,KEY=VALUE...]"), .repeat = true,
 	 .help = "one more disk; keys (and what they are by default):\n"
@@ -218,7 +218,7 @@ static const struct opt boot_options[] = {
 		 "  direct=on|off     bypass the page cache (off)\n"
 		 "  cache=writeback|writethrough (writeback)\n"
 		 "  queues=N          (one a CPU, at most 8)\n"
-		 "  queue_size=N      a power of two (512)\n"
+		 "  queue_size=N      a power of two, 4 to 1024 (512)\n"
 		 "  serial=TEXT       serial number (20 characters)\n"
 		 "  id=NAME           a name of your own, unique\n"
 		 "  format=raw        also when it looks like another\n"
@@ -235,7 +235,7 @@ static const struct opt boot_options[] = {
 		 "  mtu=N             what the guest is told, 68 to\n"
 		 "                    65535 (nothing)\n"
 		 "  queues=N          pairs of them, 1 to 16 (1)\n"
-		 "  queue_size=N      a power of two, 16 to 1024 (256)\n"
+		 "  queue_size=N      a power of two, 32 to 1024 (256)\n"
 		 "  vhost=auto|on|off leave data to the host's kernel\n"
 		 "                    (auto: if it can)\n"
 		 "  offload=on|off    checksums and segmentation (on)\n"
@@ -246,8 +246,8 @@ static const struct opt boot_options[] = {
 		 "                    programs connect to PATH and\n"
 		 "                    say CONNECT PORT; the guest's\n"
 		 "                    arrive at PATH_PORT\n"
-		 "  queue_size=N      a power of two (128; 256 with\n"
-		 "                    socket=)\n"
+		 "  queue_size=N      a power of two, 4 to 1024\n"
+		 "                    (128; 256 with socket=)\n"
 		 "  id=NAME           a name of your own, unique\n"
 		 "CIDs are from 3 on; without socket= every VM of a host\n"
 		 "needs another"},
@@ -259,7 +259,7 @@ static const struct opt boot_options[] = {
 		 "  ro                nobody in the guest can write\n"
 		 "  cache=auto|always|never (auto)\n"
 		 "  queues=N          of requests (1)\n"
-		 "  queue_size=N      a power of two (1024)\n"
+		 "  queue_size=N      a power of two, 16 to 1024 (1024)\n"
 		 "  id=NAME           a name of your own, unique"},
 	{GROUP("Consoles:")},
 	{VALUE("console", set_console, "WHERE"), .help = "virtio console (default: tty)"},

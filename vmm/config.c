@@ -100,6 +100,30 @@ void config_size_text(char buf[CONFIG_SIZE_TEXT], uint64_t size)
 	snprintf(buf, CONFIG_SIZE_TEXT, "%llu%s", (unsigned long long)size, units[u]);
 }
 
+static bool is_queue_size(unsigned long n, unsigned min)
+{
+	return n >= min && n <= CONFIG_QUEUE_MAX && !(n & (n - 1));
+}
+
+int config_queue_size(const char *text, unsigned min, uint16_t *ret, struct err *e)
+{
+	unsigned long n;
+
+	if (opts_number(text, 0, UINT16_MAX, &n, NULL) || !is_queue_size(n, min))
+		return err_msg(e, -ERANGE, "%s is not a power of two from %u to %d", text, min,
+			       CONFIG_QUEUE_MAX);
+	*ret = (uint16_t)n;
+	return 0;
+}
+
+int config_check_queue_size(unsigned size, unsigned min, struct err *e)
+{
+	if (!size || is_queue_size(size, min))
+		return 0;
+	return err_msg(e, -ERANGE, "queue_size: %u is not a power of two from %u to %d", size, min,
+		       CONFIG_QUEUE_MAX);
+}
+
 /* ------------------------------------------------------------- character devices */
 
 static int char_path(struct char_config *c, enum char_mode mode, const char *path, struct err *e)
@@ -216,15 +240,8 @@ static int disk_queues(void *d, const char *v, struct err *e)
 
 static int disk_queue_size(void *d, const char *v, struct err *e)
 {
-	unsigned long n;
-	int ret = opts_number(v, 2, CONFIG_QUEUE_MAX, &n, e);
-
-	if (ret)
-		return ret;
-	if (n & (n - 1))
-		return err_msg(e, -EINVAL, "%lu is not a power of two", n);
-	((struct disk_config *)d)->queue_size = (uint16_t)n;
-	return 0;
+	return config_queue_size(v, CONFIG_DISK_QUEUE_MIN, &((struct disk_config *)d)->queue_size,
+				 e);
 }
 
 static int disk_serial(void *d, const char *v, struct err *e)
@@ -337,11 +354,7 @@ static int check_disk(const struct disk_config *d, struct err *e)
 			       strlen(d->path), sizeof(un->sun_path) - 1);
 	if (d->queues > BLK_QUEUES_MAX)
 		return err_msg(e, -ERANGE, "queues: out of range (1 to %d)", BLK_QUEUES_MAX);
-	if (d->queue_size && (d->queue_size < 2 || d->queue_size > CONFIG_QUEUE_MAX ||
-			      (d->queue_size & (d->queue_size - 1))))
-		return err_msg(e, -ERANGE, "queue_size: a power of two from 2 to %d",
-			       CONFIG_QUEUE_MAX);
-	return 0;
+	return config_check_queue_size(d->queue_size, CONFIG_DISK_QUEUE_MIN, e);
 }
 
 const char *config_disk_option(const struct config *c, size_t i)
@@ -351,17 +364,10 @@ const char *config_disk_option(const struct config *c, size_t i)
 
 static int check_disks(const struct config *c, struct err *e)
 {
-	for (size_t i = 0; i < c->ndisks; i++) {
+	for (size_t i = 0; i < c->ndisks; i++)
 		if (check_disk(&c->disks[i], e))
 			return err_ctx(e, "%s %s", config_disk_option(c, i),
 				       c->disks[i].path ? c->disks[i].path : "");
-		for (size_t j = 0; j < i && c->disks[i].id; j++)
-			if (c->disks[j].id && !strcmp(c->disks[i].id, c->disks[j].id))
-				return err_msg(e, -EEXIST, "%s %s: id %s is that of %s %s already",
-					       config_disk_option(c, i), c->disks[i].path,
-					       c->disks[i].id, config_disk_option(c, j),
-					       c->disks[j].path);
-	}
 	return 0;
 }
 
@@ -483,6 +489,8 @@ int config_check(struct config *c, struct err *e)
 		ret = config_check_fs(c, e);
 	if (!ret)
 		ret = config_check_vsock(c, e);
+	if (!ret)
+		ret = config_check_ids(c, e);
 	if (!ret && !c->kernel)
 		ret = config_newest_kernel("/boot", &c->kernel, e);
 	return ret;

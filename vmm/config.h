@@ -17,7 +17,17 @@
 #define CONFIG_DISKS_MAX 24
 #define CONFIG_MEM_MIN (64ull << 20)
 #define CONFIG_MEM_MAX (1ull << 40)
-#define CONFIG_QUEUE_MAX 1024 /* descriptors a queue */
+
+/*
+ * Descriptors a queue: a power of two. The least are those that a device works with: a request
+ * takes several buffers, and is no longer than its queue (virtio/sizes.c says how many).
+ */
+#define CONFIG_QUEUE_MIN 2
+#define CONFIG_QUEUE_MAX 1024
+#define CONFIG_DISK_QUEUE_MIN 4
+#define CONFIG_NET_QUEUE_MIN 32
+#define CONFIG_VSOCK_QUEUE_MIN 4
+#define CONFIG_FS_QUEUE_MIN 16
 
 enum transport { TRANSPORT_PCI, TRANSPORT_MMIO };
 
@@ -36,7 +46,7 @@ struct disk_config {
 	bool direct;         /* O_DIRECT */
 	bool writethrough;   /* start without a volatile write cache */
 	uint16_t queues;     /* 0: one a vCPU, at most 8 */
-	uint16_t queue_size; /* 0: 512; a power of two, 2 to CONFIG_QUEUE_MAX */
+	uint16_t queue_size; /* 0: 512 */
 	bool vhost_user;     /* path is the socket of a vhost-user-blk back end */
 };
 
@@ -147,6 +157,11 @@ void config_fini(struct config *c);
 /* SIZE: decimal with an optional K, M, G or T (and "iB"); -EINVAL, -ERANGE. */
 int config_size(const char *text, uint64_t *ret);
 
+/* The value of a queue_size=: a power of two from @min to CONFIG_QUEUE_MAX; -ERANGE. */
+int config_queue_size(const char *text, unsigned min, uint16_t *ret, struct err *e);
+/* The same of one that nobody parsed; 0 is the default, and fine. */
+int config_check_queue_size(unsigned size, unsigned min, struct err *e);
+
 /* Which option gave disk @i: "--rootfs" or "--disk". */
 const char *config_disk_option(const struct config *c, size_t i);
 
@@ -168,6 +183,9 @@ void config_vsock_fini(struct config *c);
 
 /* ---- config_root.c: --rootfs becomes the first disk, or the first share; before their checks. */
 int config_check_root(struct config *c, struct err *e);
+
+/* ---- config_ids.c: what config_check does for them: no two devices have the same id=. */
+int config_check_ids(const struct config *c, struct err *e);
 
 int config_char(struct char_config *c, const char *text, struct err *e);
 int config_string(char **at, const char *value, struct err *e);

@@ -83,37 +83,7 @@ static int fs_queues(void *f, const char *v, struct err *e)
 
 static int fs_queue_size(void *f, const char *v, struct err *e)
 {
-	unsigned long n;
-	int r = opts_number(v, 2, CONFIG_QUEUE_MAX, &n, e);
-
-	if (r < 0)
-		return r;
-	if (n & (n - 1))
-		return err_msg(e, -EINVAL, "%lu is not a power of two", n);
-	((struct fs_config *)f)->queue_size = (uint16_t)n;
-	return 0;
-}
-
-/* "ro" alone, as mount(8) has it, stands for readonly=on: opts_kv wants a value for every key. */
-static char *spell_out(const char *text)
-{
-	char *out = malloc(strlen(text) * 4 + 1), *to = out;
-	bool quoted = false;
-
-	for (const char *p = text; out && *p; p++) {
-		bool begins = p == text || (p[-1] == ',' && !quoted);
-
-		if (begins && !strncmp(p, "ro", 2) && (!p[2] || p[2] == ',')) {
-			to = stpcpy(to, "ro=on");
-			p++;
-			continue;
-		}
-		quoted ^= *p == '"';
-		*to++ = *p;
-	}
-	if (out)
-		*to = '\0';
-	return out;
+	return config_queue_size(v, CONFIG_FS_QUEUE_MIN, &((struct fs_config *)f)->queue_size, e);
 }
 
 int config_fs(struct config *c, const char *text, struct err *e)
@@ -122,25 +92,22 @@ int config_fs(struct config *c, const char *text, struct err *e)
 		{"tag", fs_tag, NULL},
 		{"dir", fs_dir, NULL},
 		{"socket", fs_socket, NULL},
-		{"ro", fs_readonly, "ro=on"},
+		{"ro", fs_readonly, "ro"},
 		{"cache", fs_cache, NULL},
 		{"queues", fs_queues, NULL},
 		{"queue_size", fs_queue_size, NULL},
 		{"id", fs_id, NULL},
-		{"readonly", NULL, "ro=on"},
+		{"readonly", NULL, "ro"},
 		{"path", NULL, "dir=DIR"},
 		{"source", NULL, "dir=DIR"},
 		{NULL, NULL, NULL},
 	};
 	struct fs_config f = {0};
-	char *words;
 	int r;
 
 	if (c->nfs >= CONFIG_FS_MAX)
 		return err_msg(e, -E2BIG, "at most %d shared directories fit", CONFIG_FS_MAX);
-	words = spell_out(text);
-	r = words ? opts_kv(keys, NULL, words, &f, e) : err_msg(e, -ENOMEM, "out of memory");
-	free(words);
+	r = opts_kv(keys, NULL, text, &f, e);
 	if (r == 0 && !f.tag[0])
 		r = err_msg(e, -EINVAL, "the tag is missing (tag=NAME)");
 	if (r == 0 && !strcmp(f.tag, CONFIG_ROOT_TAG))
@@ -188,7 +155,10 @@ static int check_one(const struct fs_config *f, struct err *e)
 {
 	const char *dir = f->dir && *f->dir ? f->dir : NULL;
 	const char *socket = f->socket && *f->socket ? f->socket : NULL;
+	int r = config_check_queue_size(f->queue_size, CONFIG_FS_QUEUE_MIN, e);
 
+	if (r < 0)
+		return r;
 	if (!dir == !socket)
 		return err_msg(e, -EINVAL,
 			       dir ? "dir and socket: one of them is meant"
@@ -203,11 +173,6 @@ int config_fs_context(const struct fs_config *f, struct err *e)
 	return err_ctx(e, "--fs tag=%s", f->tag);
 }
 
-static bool same(const char *a, const char *b)
-{
-	return a && b && !strcmp(a, b);
-}
-
 int config_check_fs(struct config *c, struct err *e)
 {
 	for (size_t i = 0; i < c->nfs; i++) {
@@ -215,14 +180,9 @@ int config_check_fs(struct config *c, struct err *e)
 
 		if (check_one(f, e))
 			return config_fs_context(f, e);
-		for (size_t j = 0; j < i; j++) {
-			if (same(f->tag, c->fs[j].tag))
+		for (size_t j = 0; j < i; j++)
+			if (!strcmp(f->tag, c->fs[j].tag))
 				return err_msg(e, -EEXIST, "--fs tag=%s: given twice", f->tag);
-			if (same(f->id, c->fs[j].id))
-				return err_msg(e, -EEXIST,
-					       "--fs tag=%s: id %s is that of tag=%s already",
-					       f->tag, f->id, c->fs[j].tag);
-		}
 	}
 	return 0;
 }

@@ -13,7 +13,6 @@
 #include "vmm/config.h"
 #include "vmm/opts.h"
 
-#define QUEUE_SIZE_MIN 16
 #define MTU_MIN 68 /* virtio 1.2 section 5.1.4.1 */
 #define MTU_MAX 65535
 
@@ -165,15 +164,7 @@ static int net_queues(void *d, const char *v, struct err *e)
 
 static int net_queue_size(void *d, const char *v, struct err *e)
 {
-	unsigned long n;
-	int ret = opts_number(v, QUEUE_SIZE_MIN, CONFIG_QUEUE_MAX, &n, e);
-
-	if (ret)
-		return ret;
-	if (n & (n - 1))
-		return err_msg(e, -EINVAL, "%lu is not a power of two", n);
-	((struct net_text *)d)->c.queue_size = (uint16_t)n;
-	return 0;
+	return config_queue_size(v, CONFIG_NET_QUEUE_MIN, &((struct net_text *)d)->c.queue_size, e);
 }
 
 static int net_vhost(void *d, const char *v, struct err *e)
@@ -288,8 +279,6 @@ static bool same_fd(const struct net_config *a, const struct net_config *b)
 
 static int check_pair(const struct net_config *a, const struct net_config *b, struct err *e)
 {
-	if (a->id && b->id && !strcmp(a->id, b->id))
-		return err_msg(e, -EEXIST, "id %s is that of two devices", a->id);
 	if (a->tap && b->tap && !strcmp(a->tap, b->tap))
 		return err_msg(e, -EEXIST, "TAP %s is that of two devices", a->tap);
 	if (same_fd(a, b))
@@ -312,6 +301,7 @@ int config_check_nets(struct config *c, struct err *e)
 	int ret = 0;
 
 	for (size_t i = 0; !ret && i < c->nnets; i++) {
+		ret = config_check_queue_size(c->nets[i].queue_size, CONFIG_NET_QUEUE_MIN, e);
 		for (size_t j = 0; !ret && j < i; j++)
 			ret = check_pair(&c->nets[i], &c->nets[j], e);
 		if (!ret && !c->nets[i].has_mac)

@@ -10,9 +10,6 @@
 #include "vmm/config.h"
 #include "vmm/opts.h"
 
-/* Requests of a file system are long chains: Linux' driver does with no less. */
-#define FS_QUEUE_MIN 16
-
 /* A directory's keys; what is wrong with them is said only if it is one. */
 struct root {
 	char *path;
@@ -60,15 +57,7 @@ static int root_queues(void *r, const char *v, struct err *e)
 
 static int root_queue_size(void *r, const char *v, struct err *e)
 {
-	unsigned long n;
-	int ret = opts_number(v, FS_QUEUE_MIN, CONFIG_QUEUE_MAX, &n, e);
-
-	if (ret)
-		return ret;
-	if (n & (n - 1))
-		return err_msg(e, -EINVAL, "%lu is not a power of two", n);
-	((struct root *)r)->fs.queue_size = (uint16_t)n;
-	return 0;
+	return config_queue_size(v, CONFIG_FS_QUEUE_MIN, &((struct root *)r)->fs.queue_size, e);
 }
 
 static int root_id(void *r, const char *v, struct err *e)

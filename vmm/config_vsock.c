@@ -35,14 +35,6 @@ static int cid_check(unsigned long cid, struct err *e)
 	return 0;
 }
 
-static int queue_size_check(unsigned long n, struct err *e)
-{
-	if (n < 2 || n > CONFIG_QUEUE_MAX || (n & (n - 1)))
-		return err_msg(e, -ERANGE, "%lu is not a power of two from 2 to %d", n,
-			       CONFIG_QUEUE_MAX);
-	return 0;
-}
-
 static int socket_check(const char *path, struct err *e)
 {
 	if (!*path)
@@ -87,14 +79,8 @@ static int set_id(void *arg, const char *v, struct err *e)
 
 static int set_queue_size(void *arg, const char *v, struct err *e)
 {
-	unsigned long n;
-	int r = opts_number(v, 2, CONFIG_QUEUE_MAX, &n, e);
-
-	if (r == 0)
-		r = queue_size_check(n, e);
-	if (r == 0)
-		((struct vsock_config *)arg)->queue_size = (uint16_t)n;
-	return r;
+	return config_queue_size(v, CONFIG_VSOCK_QUEUE_MIN,
+				 &((struct vsock_config *)arg)->queue_size, e);
 }
 
 static void vsock_fini(struct vsock_config *s)
@@ -133,27 +119,6 @@ int config_vsock(struct config *c, const char *text, struct err *e)
 
 /* ------------------------------------------------------------- checks */
 
-static int id_taken(const char *id, const char *other, const char *option, struct err *e)
-{
-	if (!other || strcmp(id, other))
-		return 0;
-	return err_msg(e, -EEXIST, "id %s is that of a %s already", id, option);
-}
-
-static int check_id(const struct config *c, struct err *e)
-{
-	const char *id = c->vsock.id;
-	int r = 0;
-
-	for (size_t i = 0; id && r == 0 && i < c->ndisks; i++)
-		r = id_taken(id, c->disks[i].id, config_disk_option(c, i), e);
-	for (size_t i = 0; id && r == 0 && i < c->nnets; i++)
-		r = id_taken(id, c->nets[i].id, "--net", e);
-	for (size_t i = 0; id && r == 0 && i < c->nfs; i++)
-		r = id_taken(id, c->fs[i].id, "--fs", e);
-	return r;
-}
-
 int config_check_vsock(struct config *c, struct err *e)
 {
 	const struct vsock_config *s = &c->vsock;
@@ -162,12 +127,10 @@ int config_check_vsock(struct config *c, struct err *e)
 	if (!s->present)
 		return 0;
 	r = cid_check(s->cid, e);
-	if (r == 0 && s->queue_size)
-		r = queue_size_check(s->queue_size, e);
+	if (r == 0)
+		r = config_check_queue_size(s->queue_size, CONFIG_VSOCK_QUEUE_MIN, e);
 	if (r == 0 && s->socket)
 		r = socket_check(s->socket, e);
-	if (r == 0)
-		r = check_id(c, e);
 	return r < 0 ? err_ctx(e, "--vsock %u", s->cid) : 0;
 }
 

@@ -434,6 +434,10 @@ static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 			l->idle_since = now;
 		}
 		bool wanted = __atomic_load_n(&l->wanted, __ATOMIC_RELAXED);
+
+		/* Who waits for this processor may be about to do the work that is waited for. */
+		if (!wanted)
+			sched_yield();
 		int n = wanted ? 0 : epoll_wait(l->epfd, ev, LOOP_EVENTS, 0);
 
 		now = loop_now();

@@ -43,10 +43,11 @@ static int attach(struct machine *m, struct virtio *v, struct err *e)
 
 	s->v = v;
 	m->nslots++; /* MACHINE_VIRTIO_MAX counts every device there can be */
-	int r = features_apply(m->host->cfg, v, e);
+	/* Sizes first: what a device offers may depend on them. */
+	int r = sizes_apply(m->host->cfg, v, e);
 
 	if (r == 0)
-		r = sizes_apply(m->host->cfg, v, e);
+		r = features_apply(m->host->cfg, v, e);
 	if (r < 0)
 		return r;
 	if (m->host->cfg->transport == TRANSPORT_MMIO)

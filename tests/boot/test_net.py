@@ -196,7 +196,7 @@ class User(Net):
         finally:
             vm.MVM = old
         self.assertEqual(r.status, 125, r)
-        self.assertRegex(r.err, "net0: passt ended at once: .*[Ii]nterface", r)
+        self.assertRegex(r.err, "net0: passt ended with status 1: .*[Ii]nterface", r)
 
 
 if __name__ == "__main__":

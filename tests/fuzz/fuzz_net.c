@@ -145,9 +145,32 @@ static void look(struct net_rig *f, unsigned how)
 	o->end(f->n);
 }
 
+/* What a driver does beside its queues; @op: how. */
+static void meddle(struct net_rig *f, struct input *in, uint32_t op)
+{
+	uint32_t q = (op >> 4) % OUR_QUEUES;
+
+	switch (op % 12) {
+	case 8:
+		fake_put32(&f->m, FAKE_BASE + take(in, 3) % (RAM - 4), take(in, 4));
+		break;
+	case 9:
+		virtio_config_write(f->v, take(in, 1), 1u << (op >> 4 & 3), take(in, 4));
+		net_set_link(f->n, op & 128);
+		break;
+	case 10:
+		virtio_queue_reset(f->v, q);
+		fake_ring_zero(&f->r[q]);
+		fake_enable(f->v, q, &f->r[q]);
+		break;
+	default:
+		drive(f, take(in, 1) & 1 ? ~0ull : take(in, 8));
+	}
+}
+
 static void step(struct net_rig *f, struct input *in)
 {
-	uint32_t op = take(in, 1), q = (op >> 4) % OUR_QUEUES;
+	uint32_t op = take(in, 1);
 
 	switch (op % 12) {
 	case 0:
@@ -174,20 +197,8 @@ static void step(struct net_rig *f, struct input *in)
 	case 7:
 		look(f, op >> 4);
 		break;
-	case 8:
-		fake_put32(&f->m, FAKE_BASE + take(in, 3) % (RAM - 4), take(in, 4));
-		break;
-	case 9:
-		virtio_config_write(f->v, take(in, 1), 1u << (op >> 4 & 3), take(in, 4));
-		net_set_link(f->n, op & 128);
-		break;
-	case 10:
-		virtio_queue_reset(f->v, q);
-		fake_ring_zero(&f->r[q]);
-		fake_enable(f->v, q, &f->r[q]);
-		break;
 	default:
-		drive(f, take(in, 1) & 1 ? ~0ull : take(in, 8));
+		meddle(f, in, op);
 	}
 }
 

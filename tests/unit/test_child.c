@@ -19,10 +19,18 @@
 
 static char *const no_words[] = {"sh", NULL};
 
+static const char *noise; /* of those born from here on */
+static bool chatty;
+
 static int born(struct child **c, const char *text, struct err *e)
 {
 	char *argv[] = {"sh", "-c", (char *)text, NULL};
-	struct child_spec s = {.path = "/bin/sh", .argv = argv, .name = "x0: helper", .fd = -1};
+	struct child_spec s = {.path = "/bin/sh",
+			       .argv = argv,
+			       .name = "x0: helper",
+			       .fd = -1,
+			       .chatty = chatty,
+			       .noise = noise};
 
 	return child_start(c, &s, e);
 }
@@ -98,8 +106,8 @@ static void output_ends_at_the_size_and_at_the_time(void **state)
 	child_free(c);
 }
 
-/* What the log gets while @body runs. */
-static void logged(const char *text, char *buf, size_t size)
+/* What the log gets while @text runs. */
+static void logged_at(enum log_level level, const char *text, char *buf, size_t size)
 {
 	struct loop *l;
 	struct child *c;
@@ -110,7 +118,7 @@ static void logged(const char *text, char *buf, size_t size)
 	assert_int_equal(born(&c, text, NULL), 0);
 	fflush(stderr);
 	dup2(out[1], 2);
-	log_set_level(LOG_INFO);
+	log_set_level(level);
 	assert_int_equal(child_watch(c, l), 0);
 	for (unsigned i = 0; i < 300; i++) {
 		turn(l);
@@ -127,6 +135,37 @@ static void logged(const char *text, char *buf, size_t size)
 	close(out[0]);
 	child_free(c);
 	loop_free(l);
+}
+
+static void logged(const char *text, char *buf, size_t size)
+{
+	logged_at(LOG_INFO, text, buf, size);
+}
+
+/* Lines of one that chats are no warnings; noise is not even its last word. */
+static void what_is_only_said_is_shown_on_request(void **state)
+{
+	static const char text[] = "echo one; echo no log for one; echo two; echo no log for two";
+	struct err e = {0};
+	struct child *c;
+	char buf[2000];
+
+	(void)state;
+	logged_at(LOG_WARN, "echo one", buf, sizeof(buf));
+	assert_string_equal(buf, "mvm: x0: helper: one\n");
+	chatty = true;
+	noise = "no log for";
+	logged_at(LOG_WARN, text, buf, sizeof(buf));
+	assert_string_equal(buf, "");
+	logged(text, buf, sizeof(buf));
+	assert_string_equal(buf, "mvm: x0: helper: one\nmvm: x0: helper: two\n"
+				 "mvm: x0: helper ended with status 0\n");
+	assert_int_equal(born(&c, text, NULL), 0);
+	assert_int_equal(child_failed(c, &e), -EIO);
+	assert_string_equal(e.text, "x0: helper ended with status 0: two");
+	child_free(c);
+	chatty = false;
+	noise = NULL;
 }
 
 static void its_lines_go_into_the_log_and_how_it_ended(void **state)
@@ -226,6 +265,7 @@ int main(void)
 		cmocka_unit_test(signals_and_files_are_as_for_any_program),
 		cmocka_unit_test(output_ends_at_the_size_and_at_the_time),
 		cmocka_unit_test(its_lines_go_into_the_log_and_how_it_ended),
+		cmocka_unit_test(what_is_only_said_is_shown_on_request),
 		cmocka_unit_test(a_flood_of_lines_is_cut),
 		cmocka_unit_test(long_lines_are_cut),
 		cmocka_unit_test(its_descendants_end_with_it),

@@ -128,16 +128,100 @@ static void config_disk_errors(void **s)
 	REFUSED("--rootfs a,ro=on: unknown key \"ro\"; did you mean readonly=on?", "--rootfs",
 		"a,ro=on");
 	REFUSED("--disk a,queues=33: queues: out of range (1 to 32)", "--disk", "a,queues=33");
-	REFUSED("--disk a,queue_size=48: queue_size: 48 is not a power of two", "--disk",
-		"a,queue_size=48");
-	REFUSED("--disk a,queue_size=2048: queue_size: out of range (2 to 1024)", "--disk",
-		"a,queue_size=2048");
+	REFUSED("--disk a,queue_size=48: queue_size: 48 is not a power of two from 4 to 1024",
+		"--disk", "a,queue_size=48");
+	REFUSED("--disk a,queue_size=2: queue_size: 2 is not a power of two from 4 to 1024",
+		"--disk", "a,queue_size=2");
 	REFUSED("--disk a,serial=123456789012345678901: serial: \"123456789012345678901\" is "
 		"longer "
 		"than 20 characters",
 		"--disk", "a,serial=123456789012345678901");
+}
+
+static void config_queue_size_is_a_power_of_two_in_range(void **s)
+{
+	static const char *const bad[] = {"",
+					  "0",
+					  "-4",
+					  "+4",
+					  "4x",
+					  "x4",
+					  "3",
+					  "48",
+					  "2048",
+					  "0x8",
+					  "8 ",
+					  "65544",
+					  "18446744073709551620"};
+	uint16_t n = 7;
+
+	(void)s;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_int_equal(config_queue_size(bad[i], 4, &n, &err), -ERANGE);
+		assert_non_null(strstr(err.text, "is not a power of two from 4 to 1024"));
+		assert_int_equal(n, 7);
+	}
+	assert_int_equal(config_queue_size("4", 4, &n, &err), 0);
+	assert_int_equal(n, 4);
+	assert_int_equal(config_queue_size("1024", 4, &n, &err), 0);
+	assert_int_equal(n, 1024);
+	assert_int_equal(config_check_queue_size(0, 4, &err), 0); /* the default */
+	assert_int_equal(config_check_queue_size(4, 4, &err), 0);
+	assert_int_equal(config_check_queue_size(2, 4, &err), -ERANGE);
+}
+
+/* What was filled in without a parser of ours. */
+static void config_check_knows_the_least_queue_size_of_each_device(void **s)
+{
+	static const struct {
+		unsigned disk, net, fs, vsock;
+		int ret;
+	} cases[] = {{4, 32, 16, 4, 0},
+		     {2, 32, 16, 4, -ERANGE},
+		     {4, 16, 16, 4, -ERANGE},
+		     {4, 32, 8, 4, -ERANGE},
+		     {4, 32, 16, 2, -ERANGE}};
+
+	(void)s;
+	assert_int_equal(BOOT("--kernel=k", "--disk=d", "--net=t", "--fs=tag=a,dir=/",
+			      "--vsock=3,socket=/x"),
+			 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cfg.disks[0].queue_size = (uint16_t)cases[i].disk;
+		cfg.nets[0].queue_size = (uint16_t)cases[i].net;
+		cfg.fs[0].queue_size = (uint16_t)cases[i].fs;
+		cfg.vsock.queue_size = (uint16_t)cases[i].vsock;
+		assert_int_equal(config_check(&cfg, &err), cases[i].ret);
+		if (cases[i].ret)
+			assert_non_null(strstr(err.text, ": queue_size: "));
+	}
+}
+
+/* ------------------------------------------------------------- id= */
+
+static void config_ids_are_of_one_device_each(void **s)
+{
+	(void)s;
 	REFUSED("--disk b: id x is that of --disk a already", "--disk", "a,id=x", "--disk",
 		"b,id=x");
+	REFUSED("--disk a: id x is that of --rootfs r already", "--disk", "a,id=x", "--rootfs",
+		"r,id=x");
+	REFUSED("--net u: id x is that of --net t already", "--net", "t,id=x", "--net", "u,id=x");
+	REFUSED("--net user: id x is that of --disk a already", "--net", "user,id=x", "--disk",
+		"a,id=x");
+	REFUSED("--vsock 3: id x is that of --net user already", "--net", "user,id=x", "--vsock",
+		"3,id=x");
+	REFUSED("--fs tag=m: id x is that of --vsock 3 already", "--fs", "tag=m,dir=/,id=x",
+		"--vsock", "3,id=x");
+	REFUSED("--fs tag=n: id x is that of --fs tag=m already", "--fs", "tag=m,dir=/,id=x",
+		"--fs", "tag=n,dir=/,id=x");
+	REFUSED("--fs tag=m: id x is that of --rootfs / already", "--fs", "tag=m,dir=/,id=x",
+		"--rootfs", "/,id=x");
+	REFUSED("--rootfs /: id x is that of --disk a already", "--disk", "a,id=x", "--rootfs",
+		"/,id=x");
+	assert_int_equal(BOOT("--kernel=k", "--disk=a,id=1", "--disk=a", "--net=t,id=2", "--net=u",
+			      "--vsock=3,id=3", "--fs=tag=m,dir=/,id=4", "--rootfs=/,id=5"),
+			 0);
 }
 
 static void config_too_many_disks(void **s)
@@ -441,6 +525,10 @@ int main(void)
 		cmocka_unit_test_teardown(config_takes_every_option, done),
 		cmocka_unit_test_teardown(config_root_is_the_first_disk, done),
 		cmocka_unit_test_teardown(config_disk_errors, done),
+		cmocka_unit_test(config_queue_size_is_a_power_of_two_in_range),
+		cmocka_unit_test_teardown(config_check_knows_the_least_queue_size_of_each_device,
+					  done),
+		cmocka_unit_test_teardown(config_ids_are_of_one_device_each, done),
 		cmocka_unit_test_teardown(config_too_many_disks, done),
 		cmocka_unit_test_teardown(config_numbers_out_of_range, done),
 		cmocka_unit_test_teardown(config_memory_is_rounded_up, done),

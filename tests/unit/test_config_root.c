@@ -177,7 +177,7 @@ static void keys_of_the_other_kind_are_refused_with_the_reason(void **s)
 	refused("%s,format=raw", dir, "format is for images");
 	refused("%s,cache=writeback", dir, "\"writeback\" is neither auto, always nor never");
 	refused("%s,queues=32", dir, "queues: out of range (1 to 31)");
-	refused("%s,queue_size=8", dir, "queue_size: out of range (16 to 1024)");
+	refused("%s,queue_size=8", dir, "queue_size: 8 is not a power of two from 16 to 1024");
 	refused("%s,queue_size=48", dir, "queue_size: 48 is not a power of two");
 	refused("%s,rw=yes", dir, "\"yes\" is neither on nor off");
 	refused("%s,wr", dir, "\"wr\" is not key=value");

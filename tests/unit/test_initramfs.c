@@ -208,11 +208,10 @@ static void unknown_root_takes_all_that_exist(void **state)
 	cpio_fini(&c);
 }
 
-static void shares_networks_and_overlays_take_their_modules(void **state)
+static void a_root_without_its_modules_is_refused(void **state)
 {
 	struct initramfs_args a = {.modules = dir, .rootfs = "virtiofs", .share = true};
 	struct cpio c = {0};
-	char *text;
 
 	(void)state;
 	assert_int_equal(initramfs_build(&c, &a, &err), -ENOENT);
@@ -223,7 +222,22 @@ static void shares_networks_and_overlays_take_their_modules(void **state)
 	a.overlay = true;
 	assert_int_equal(initramfs_build(&c, &a, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "the kernel has no overlay, neither"));
+}
 
+static void shares_networks_and_overlays_take_their_modules(void **state)
+{
+	const struct initramfs_args a = {
+		.modules = dir,
+		.rootfs = "virtiofs",
+		.share = true,
+		.overlay = true,
+		.net = true,
+		.vsock = true,
+	};
+	struct cpio c = {0};
+	char *text;
+
+	(void)state;
 	write_file("modules.dep", "k/virtio_pci.ko:\nk/fuse.ko:\nk/virtiofs.ko: k/fuse.ko\n"
 				  "k/overlay.ko:\nk/virtio_net.ko:\nk/xfs.ko:\n"
 				  "k/vmw_vsock_virtio_transport.ko:\n");
@@ -232,14 +246,6 @@ static void shares_networks_and_overlays_take_their_modules(void **state)
 	write_file("k/overlay.ko", "");
 	write_file("k/virtio_net.ko", "");
 	write_file("k/vmw_vsock_virtio_transport.ko", "");
-	a = (struct initramfs_args){
-		.modules = dir,
-		.rootfs = "virtiofs",
-		.share = true,
-		.overlay = true,
-		.net = true,
-		.vsock = true,
-	};
 	assert_int_equal(initramfs_build(&c, &a, &err), 0);
 	well_formed(&c);
 	text = list(&c);
@@ -507,6 +513,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(known_root_takes_its_modules_alone, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(unknown_root_takes_all_that_exist, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_root_without_its_modules_is_refused, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(shares_networks_and_overlays_take_their_modules,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(mmio_takes_the_other_transport, setup, teardown),

@@ -229,6 +229,33 @@ static void a_buffer_without_room_for_a_header_comes_back_empty(void **state)
 }
 
 /* A packet that was begun goes on in the buffers that come later. */
+/* One piece more than fits into a readv, in a table that all chains share. */
+static void buffers_in_too_many_pieces_come_back_in_turns(void **state)
+{
+	struct net_rig *f = net_begin(END_TAP, 1);
+	struct fake_buf b[NET_IOV];
+	uint64_t table;
+
+	(void)state;
+	f->c.queue_size = NET_IOV;
+	net_plug(f);
+	fake_ring_init(&f->r[0], &f->m, NET_IOV);
+	table = fake_alloc(&f->m, sizeof(struct fake_buf) * NET_IOV, 16);
+	net_drive(f, MRG | BITF(VIRTIO_F_INDIRECT_DESC));
+	for (unsigned i = 0; i < NET_IOV; i++)
+		b[i] = (struct fake_buf){f->buf + 64 * i, 32, FAKE_W};
+	for (unsigned i = 0; i < 300; i++)
+		fake_avail(&f->r[0], fake_indirect(&f->r[0], table, b, NET_IOV));
+	virtio_kick(f->v, 0);
+	assert_int_equal(fake_get16(&f->m, f->r[0].used + 2), NET_TURN);
+	net_give(f, 0, 2, BUF); /* behind them, one that is of use */
+	for (unsigned i = 0; i < 300 && f->n->pair[0].rx.hungry; i++)
+		turn(f->loop);
+	assert_int_equal(fake_get16(&f->m, f->r[0].used + 2), 300);
+	assert_int_equal(f->v->status, 15);
+	net_end(f);
+}
+
 static void a_frame_waits_for_more_buffers(void **state)
 {
 	(void)state;
@@ -550,6 +577,7 @@ int main(void)
 		cmocka_unit_test(buffers_may_be_in_pieces),
 		cmocka_unit_test(without_mergeable_buffers_a_frame_that_does_not_fit_is_dropped),
 		cmocka_unit_test(a_buffer_without_room_for_a_header_comes_back_empty),
+		cmocka_unit_test(buffers_in_too_many_pieces_come_back_in_turns),
 		cmocka_unit_test(a_frame_waits_for_more_buffers),
 		cmocka_unit_test(a_frame_larger_than_the_whole_ring_is_dropped),
 		cmocka_unit_test(a_driver_with_few_buffers_loses_the_frame_after_a_while),

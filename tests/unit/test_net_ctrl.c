@@ -55,17 +55,48 @@ static void offloads_are_offered_where_the_host_has_them(void **state)
 	assert_int_equal(f->v->offered & (BITF(NET_F_HOST_USO) | BITF(NET_F_GUEST_USO4) |
 					  BITF(NET_F_GUEST_USO6)),
 			 0);
-	net_unplug(f);
-	/* A ring that the largest packets do not fit into. */
-	f->c.queue_size = 32;
-	net_plug(f);
-	assert_int_equal(f->v->offered & NET_GUEST_OFFLOADS, BITF(NET_F_GUEST_CSUM));
-	assert_int_equal(f->v->offered & BITF(NET_F_HOST_TSO4), BITF(NET_F_HOST_TSO4));
 	net_end(f);
 	for (enum end e = END_BARE; e <= END_STREAM; e++) {
 		f = plugged(e, 1);
 		assert_int_equal(f->v->offered & (guest | host), 0);
 		assert_true(f->v->offered & MRG);
+		net_end(f);
+	}
+}
+
+/* Rings that the largest packets do not fit into, made so or resized. */
+static void large_packets_take_large_receive_queues(void **state)
+{
+	static const struct {
+		uint16_t made, size[3];
+		bool large;
+	} cases[] = {
+		{32, {0}, false},
+		{64, {0}, true},
+		{256, {32, 256, 256}, false},
+		{256, {256, 256, 32}, false},
+		{256, {256, 32, 256}, true},
+		{32, {64, 64, 64}, true},
+		{32, {32, 1024, 1024}, false},
+	};
+	const uint64_t large = NET_GUEST_OFFLOADS & ~BITF(NET_F_GUEST_CSUM),
+		       other = BITF(NET_F_GUEST_CSUM) | BITF(NET_F_HOST_TSO4);
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct net_rig *f = net_begin(END_TAP, 2);
+
+		f->c.queue_size = cases[i].made;
+		net_plug(f);
+		if (cases[i].size[0])
+			assert_int_equal(virtio_resize(f->v, cases[i].size, 3), 0);
+		assert_int_equal(f->v->offered & large, cases[i].large ? large : 0);
+		assert_int_equal(f->v->offered & other, other);
+		net_unplug(f);
+		f->c.no_offload = true;
+		net_plug(f);
+		assert_int_equal(virtio_resize(f->v, (uint16_t[]){256}, 1), 0);
+		assert_int_equal(f->v->offered & (large | other), 0);
 		net_end(f);
 	}
 }
@@ -343,6 +374,43 @@ static void a_flood_of_commands_is_served_in_turns(void **state)
 	net_end(f);
 }
 
+/* What the host's kernel sets takes its time: each such command is a turn, others are not. */
+static void commands_that_cost_the_host_are_served_one_a_turn(void **state)
+{
+	static const struct {
+		uint8_t words[10];
+		uint32_t len;
+	} costly[] = {
+		{{0, 0, 1}, 3}, {{1, 1, 2, 1, 2, 3, 4, 5}, 8}, {{1, 0}, 10}, {{4, 0, 1}, 4},
+		{{5, 0}, 10},
+	};
+	struct net_rig *f = plugged(END_TAP, 2);
+	struct fake_ring *r = &f->r[4];
+	uint64_t ack = f->cmd + 4096;
+	uint16_t served = 0;
+
+	(void)state;
+	net_drive(f, ALL_CTRL | BITF(NET_F_MQ) | BITF(NET_F_CTRL_GUEST_OFFLOADS));
+	for (unsigned i = 0; i < 5; i++) {
+		memcpy(fake_at(&f->m, f->cmd), costly[i].words, sizeof(costly[i].words));
+		for (unsigned k = 0; k < 4; k++) /* the second of them is a wrong one */
+			fake_send(r,
+				  (struct fake_buf[]){{f->cmd, k == 1 ? 1 : costly[i].len, 0},
+						      {ack + k, 1, FAKE_W}},
+				  2);
+		virtio_kick(f->v, 4);
+		assert_int_equal(fake_get16(&f->m, r->used + 2), served + 1);
+		turn(f->loop);
+		assert_int_equal(fake_get16(&f->m, r->used + 2), served + 3);
+		turn(f->loop);
+		assert_int_equal(fake_get16(&f->m, r->used + 2), served += 4);
+		assert_memory_equal(fake_at(&f->m, ack), "\0\1\0\0", 4);
+		turn(f->loop);
+	}
+	assert_int_equal(fake_used_flags(r), 0);
+	net_end(f);
+}
+
 /* ------------------------------------------------------------- the link */
 
 static void a_link_that_comes_back_is_announced(void **state)
@@ -382,6 +450,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(offloads_are_offered_where_the_host_has_them),
+		cmocka_unit_test(large_packets_take_large_receive_queues),
 		cmocka_unit_test(the_configuration_says_what_the_user_said),
 		cmocka_unit_test(what_needs_a_feature_goes_with_it),
 		cmocka_unit_test(the_control_queue_is_where_the_driver_looks),
@@ -393,6 +462,7 @@ int main(void)
 		cmocka_unit_test(offloads_are_chosen_among_those_negotiated),
 		cmocka_unit_test(pairs_out_of_range_are_errors),
 		cmocka_unit_test(a_flood_of_commands_is_served_in_turns),
+		cmocka_unit_test(commands_that_cost_the_host_are_served_one_a_turn),
 		cmocka_unit_test(a_link_that_comes_back_is_announced),
 	};
 

@@ -152,45 +152,64 @@ static void make(const char *name, const char *text)
 	fclose(f);
 }
 
+static char tree[32], at[256];
+
+/* @name in the tree, for one use. */
+static const char *in_tree(const char *name)
+{
+	snprintf(at, sizeof(at), "%s/%s", tree, name);
+	return at;
+}
+
 /* As an unpacked package has it: DIR/boot/KERNEL and DIR/lib/modules/VERSION. */
-static void modules_are_found_beside_the_kernel(void **s)
+static void plant(void)
 {
 	static const char *const dirs[] = {"boot", "lib", "lib/modules", ("lib/modules/" VERSION)};
-	char dir[] = "/tmp/mvm-modules-XXXXXX", at[256], cmd[64];
 
-	(void)s;
+	strcpy(tree, "/tmp/mvm-modules-XXXXXX");
+	assert_non_null(mkdtemp(tree));
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
+		assert_int_equal(mkdir(in_tree(dirs[i]), 0755), 0);
+	make(in_tree("lib/modules/" VERSION "/virtio_pci.ko"), "module");
+	make(in_tree("lib/modules/" VERSION "/modules.dep"), "virtio_pci.ko:\n");
+	assert_int_equal(link(path, in_tree("boot/vmlinuz")), 0);
 	cfg.software_kvm = false;
+}
+
+static void uproot(void)
+{
+	char cmd[64];
+
+	snprintf(cmd, sizeof(cmd), "rm -r %s", tree);
+	assert_int_equal(system(cmd), 0);
+}
+
+static void modules_are_found_beside_the_kernel(void **s)
+{
+	(void)s;
+	plant();
 	assert_int_equal(config_string(&cfg.cmdline, "root=/dev/vda", &err), 0);
 	assert_int_equal(payload_open(&p, &cfg, &err), 0);
 	assert_non_null(strstr(p.no_modules, "/lib/modules/" VERSION));
 	assert_non_null(strstr(p.no_modules, "--modules DIR"));
 	payload_close(&p);
 	assert_non_null(strstr(p.no_modules, "--modules DIR")); /* for how the machine ends */
-
-	assert_non_null(mkdtemp(dir));
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
-		snprintf(at, sizeof(at), "%s/%s", dir, dirs[i]);
-		assert_int_equal(mkdir(at, 0755), 0);
-	}
-	snprintf(at, sizeof(at), "%s/lib/modules/" VERSION "/virtio_pci.ko", dir);
-	make(at, "module");
-	snprintf(at, sizeof(at), "%s/lib/modules/" VERSION "/modules.dep", dir);
-	make(at, "virtio_pci.ko:\n");
-	snprintf(at, sizeof(at), "%s/boot/vmlinuz", dir);
-	assert_int_equal(link(path, at), 0);
-	assert_int_equal(config_string(&cfg.kernel, at, &err), 0);
+	assert_int_equal(config_string(&cfg.kernel, in_tree("boot/vmlinuz"), &err), 0);
 	assert_int_equal(payload_open(&p, &cfg, &err), 0);
 	assert_string_equal(p.no_modules, "");
 	assert_int_equal(p.modules, 1);
 	payload_close(&p);
+	uproot();
+}
 
-	/* The same directory as the root of a kernel that stands elsewhere. Its root cannot be
-	 * reached without virtiofs and overlay. */
-	assert_int_equal(config_string(&cfg.kernel, path, &err), 0);
-	assert_int_equal(config_string(&cfg.rootfs, dir, &err), 0);
+/* Of a kernel that stands elsewhere; the root cannot be reached without virtiofs and overlay. */
+static void modules_are_found_in_a_directory_that_is_the_root(void **s)
+{
+	(void)s;
+	plant();
+	assert_int_equal(config_string(&cfg.rootfs, tree, &err), 0);
 	assert_int_equal(config_check_root(&cfg, &err), 0);
-	snprintf(at, sizeof(at), "%s/lib/modules/" VERSION "/modules.builtin", dir);
-	make(at, "kernel/fs/fuse/virtiofs.ko\n");
+	make(in_tree("lib/modules/" VERSION "/modules.builtin"), "kernel/fs/fuse/virtiofs.ko\n");
 	assert_int_equal(payload_open(&p, &cfg, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "the kernel has no overlay, neither"));
 	cfg.root_rw = true;
@@ -199,8 +218,7 @@ static void modules_are_found_beside_the_kernel(void **s)
 	payload_close(&p);
 	assert_int_equal(config_string(&cfg.cmdline, "mvm.overlay", &err), 0);
 	assert_int_equal(payload_open(&p, &cfg, &err), -ENOENT);
-	snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
-	assert_int_equal(system(cmd), 0);
+	uproot();
 }
 
 /* With a terminal as standard input. */
@@ -273,6 +291,7 @@ int main(void)
 		T(root_that_is_a_fifo_is_not_opened),
 		T(without_a_root_there_is_nothing_to_run),
 		T(modules_are_found_beside_the_kernel),
+		T(modules_are_found_in_a_directory_that_is_the_root),
 		T(terminal_type_reaches_the_guest_when_it_is_one_word),
 	};
 

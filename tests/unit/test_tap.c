@@ -217,12 +217,36 @@ static void descriptors_are_taken_for_what_they_are(void **state)
 	assert_false(t.vnet_hdr);
 	assert_string_equal(t.name, "t6");
 	assert_true(tap_adopt(&t, fd, 2, &e) < 0);
+	assert_non_null(strstr(e.text, "fd "));
 	assert_non_null(strstr(e.text, "of TAP t7"));
+	assert_int_equal(t.queues, 0);
 	assert_int_equal(tap_adopt(&t, fd + 1, 1, &e), 0);
 	assert_true(t.vnet_hdr);
 	assert_true(t.offloads & TUN_F_CSUM);
 	close(fd[0]);
 	close(fd[1]);
+}
+
+/* However far it came: nothing of the caller's is closed, and no 0 that was never filled in. */
+static void descriptors_that_are_refused_stay_the_callers(void **state)
+{
+	struct net_config c = {.kind = NET_FDS, .nfds = 3};
+	struct net_host *h;
+
+	(void)state;
+	for (unsigned taps = 0; taps < (why_not ? 1u : 3u); taps++) {
+		for (unsigned i = 0; i < 3; i++)
+			c.fd[i] = i < taps
+					  ? make("t8", IFF_TAP | IFF_NO_PI | IFF_MULTI_QUEUE, false)
+					  : open("/dev/null", O_RDWR);
+		assert_int_equal(net_host_open(&h, &c, 0, &e), -EINVAL);
+		assert_non_null(strstr(e.text, "is no TAP"));
+		assert_true(fcntl(0, F_GETFD) >= 0);
+		for (unsigned i = 0; i < 3; i++) {
+			assert_true(fcntl(c.fd[i], F_GETFD) >= 0);
+			close(c.fd[i]);
+		}
+	}
 }
 
 /* ------------------------------------------------------------- behind a device */
@@ -318,14 +342,27 @@ static void frames_go_both_ways(void **state)
 	net_end(f);
 }
 
-/* Section 5.1.6.5.1: the host's kernel filters, and stops when the driver is reset. */
-static void filters_are_the_drivers(void **state)
+/* Which of four frames the guest hears: its own, another's, to all and to a group. */
+static void hears(struct net_rig *f, int fd, unsigned step, const char *want)
 {
 	static const uint8_t other[6] = {2, 7, 7, 7, 7, 7}, group[6] = {1, 0, 0x5e, 0, 0, 9},
 			     all[6] = {255, 255, 255, 255, 255, 255};
+
+	say(fd, f->c.mac, 'm');
+	say(fd, other, 'o');
+	say(fd, all, 'b');
+	say(fd, group, 'g');
+	const char *got = heard(f);
+
+	if (strcmp(got, want))
+		fail_msg("after step %u: \"%s\", not \"%s\"", step, got, want);
+}
+
+/* Section 5.1.6.5.1: the host's kernel filters, and stops when the driver is reset. */
+static void filters_are_the_drivers(void **state)
+{
 	static const uint8_t none[8], one[] = {1, 0, 0, 0, 2, 7, 7, 7, 7, 7, 0, 0, 0, 0}, on = 1,
 				      off = 0;
-	uint64_t features = MRG | CVQ | BITF(NET_F_CTRL_RX) | BITF(NET_F_CTRL_RX_EXTRA);
 	static const struct {
 		unsigned what;
 		const void *data;
@@ -337,35 +374,24 @@ static void filters_are_the_drivers(void **state)
 		{0x0005, &on, 1, "mo"},   {0x0004, &on, 1, ""},    {0x0000, &on, 1, "mobg"},
 		{0x0000, &off, 1, ""},    {0x0004, &off, 1, "mo"}, {0x0100, none, 8, "m"},
 	};
+	const unsigned n = sizeof(steps) / sizeof(steps[0]);
 	struct net_rig *f;
 	int fd;
 
 	NEED_TAP();
-	f = over_tap(1, features);
+	f = over_tap(1, MRG | CVQ | BITF(NET_F_CTRL_RX) | BITF(NET_F_CTRL_RX_EXTRA));
 	fd = raw();
 	net_give(f, 0, RING / 2, BUF);
 	virtio_kick(f->v, 0);
-	for (unsigned i = 0; i <= sizeof(steps) / sizeof(steps[0]); i++) {
-		const char *want = i ? steps[i - 1].heard : "mobg";
-
-		if (i)
-			assert_int_equal(net_command(f, steps[i - 1].what, steps[i - 1].data,
-						     steps[i - 1].len),
-					 0);
-		say(fd, f->c.mac, 'm');
-		say(fd, other, 'o');
-		say(fd, all, 'b');
-		say(fd, group, 'g');
-		const char *got = heard(f);
-
-		if (strcmp(got, want))
-			fail_msg("after step %u: \"%s\", not \"%s\"", i, got, want);
+	hears(f, fd, 0, "mobg");
+	for (unsigned i = 0; i < n; i++) {
+		assert_int_equal(net_command(f, steps[i].what, steps[i].data, steps[i].len), 0);
+		hears(f, fd, i + 1, steps[i].heard);
 	}
 	net_drive(f, MRG);
 	net_give(f, 0, RING / 2, BUF);
 	virtio_kick(f->v, 0);
-	say(fd, other, 'o');
-	assert_string_equal(heard(f), "o");
+	hears(f, fd, n + 1, "mobg");
 	close(fd);
 	net_end(f);
 }
@@ -482,6 +508,7 @@ int main(void)
 		cmocka_unit_test(queues_must_be_what_the_tap_was_made_for),
 		cmocka_unit_test(a_tap_in_use_is_refused_with_its_holder),
 		cmocka_unit_test(descriptors_are_taken_for_what_they_are),
+		cmocka_unit_test(descriptors_that_are_refused_stay_the_callers),
 		cmocka_unit_test(frames_go_both_ways),
 		cmocka_unit_test(filters_are_the_drivers),
 		cmocka_unit_test(frames_for_another_driver_are_thrown_away),

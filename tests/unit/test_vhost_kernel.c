@@ -12,12 +12,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "tests/unit/net_rig.h"
+#include "tests/unit/vu_peer.h"
 #include "virtio/vhost.h"
 
 /* ------------------------------------------------------------- a kernel that does as it is told */
@@ -153,7 +156,7 @@ int ioctl(int fd, unsigned long req, ...)
 	va_start(ap, req);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	if (!sham.on)
+	if (!sham.on || _IOC_TYPE(req) != VHOST_VIRTIO)
 		return (int)syscall(SYS_ioctl, fd, req, arg);
 	if (fcntl(fd, F_GETFD) < 0)
 		return -1; /* closed: EBADF */
@@ -348,6 +351,77 @@ static void a_stop_that_the_kernel_refuses_closes_the_file(void **state)
 	sham.on = false;
 }
 
+/* ------------------------------------------------------------- a network device in front of it */
+
+static void set_files(rlim_t most)
+{
+	struct rlimit l;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &l), 0);
+	l.rlim_cur = most < l.rlim_max ? most : l.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &l), 0);
+}
+
+/* Without descriptors at any step, a link that is half made among them. */
+static void a_device_that_cannot_be_made_leaves_nothing_open(void **state)
+{
+	struct net_rig *f = net_begin(END_TAP, 2);
+	struct net_env env = {f->m.gm, f->loop, f->host, .index = 3};
+	unsigned before = open_files(), failed = 0;
+	struct net *n;
+
+	(void)state;
+	sham_begin();
+	f->c.vhost = CONFIG_ON;
+	for (rlim_t most = 3; most < before + 100; most++) {
+		set_files(most);
+		int r = net_new(&n, &f->c, &env, &e);
+
+		set_files(1024);
+		if (r == 0) {
+			net_virtio(n)->ops->free(net_virtio(n));
+			break;
+		}
+		failed++;
+		assert_int_equal(open_files(), before);
+	}
+	/* Two files, five queues' kicks, and two eventfds for each of four rings. */
+	assert_true(failed >= 15);
+	assert_int_equal(open_files(), before);
+	net_end(f);
+	sham.on = false;
+}
+
+static void a_pair_that_cannot_start_is_said_once(void **state)
+{
+	struct net_rig *f = net_begin(END_TAP, 1);
+	int out[2], err = dup(2);
+	char buf[500];
+
+	(void)state;
+	sham_begin();
+	f->c.vhost = CONFIG_ON;
+	net_plug(f);
+	assert_true(fake_negotiate(f->v, MRG));
+	for (unsigned q = 0; q < 2; q++)
+		fake_enable(f->v, q, &f->r[q]);
+	sham.n = 0;
+	sham.fails = 3; /* after features and memory */
+	sham.fail_errno = EFAULT;
+	assert_int_equal(pipe(out), 0);
+	dup2(out[1], 2);
+	fake_driver_ok(f->v);
+	dup2(err, 2);
+	close(err);
+	close(out[1]);
+	buf[read(out[0], buf, sizeof(buf) - 1)] = '\0';
+	close(out[0]);
+	assert_string_equal(buf, "mvm: net3: a ring does not start: Bad address\n"
+				 "mvm: net3: the device cannot start\n");
+	net_end(f);
+	sham.on = false;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -357,6 +431,8 @@ int main(void)
 		cmocka_unit_test(a_ring_of_a_network_device_starts_and_stops_by_itself),
 		cmocka_unit_test(a_start_that_fails_at_any_step_leaves_nothing_tied),
 		cmocka_unit_test(a_stop_that_the_kernel_refuses_closes_the_file),
+		cmocka_unit_test(a_device_that_cannot_be_made_leaves_nothing_open),
+		cmocka_unit_test(a_pair_that_cannot_start_is_said_once),
 	};
 
 	return cmocka_run_group_tests_name("vhost_kernel", tests, NULL, NULL);

@@ -448,6 +448,39 @@ static void the_last_words_arrive(void **s)
 	close(fd);
 }
 
+/* What was kept for a host program that made room meanwhile, which we had not heard yet. */
+static void what_was_kept_goes_as_far_as_there_is_room(void **s)
+{
+	static char out[50000], in[1 << 20];
+
+	(void)s;
+	for (unsigned closed = 0; closed < 2; closed++) {
+		int fd = rig_open(GUEST, HOST);
+		struct vsock_conn *c = vsock_conn_find(rig.s, HOST, GUEST);
+		size_t sent = 0, got = 0, kept;
+
+		for (; c->out.len + sizeof(out) <= c->buf_alloc; sent += sizeof(out))
+			rig_data(GUEST, HOST, out, sizeof(out));
+		kept = c->out.len;
+		assert_true(kept > 0);
+		if (closed) {
+			rig_shutdown(GUEST, HOST, VSOCK_SHUT_BOTH);
+			rig_op(VSOCK_OP_RST, GUEST, HOST);
+			assert_int_equal(c->state, VSOCK_DRAINING);
+		}
+		got = (size_t)read(fd, in, sizeof(in));
+		assert_true(got < sent);
+		virtio_set_status(rig.v, 0);
+		for (ssize_t n; (n = read(fd, in, sizeof(in))) > 0; got += (size_t)n)
+			continue;
+		/* All of it, or as much again as the socket holds. */
+		assert_true(got == sent || got >= 2 * (sent - kept));
+		assert_int_equal(rig.s->nconns, 0);
+		close(fd);
+		rig_drive(0, RIG_RING);
+	}
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
@@ -468,6 +501,7 @@ int main(void)
 		TEST(a_reset_amid_everything_leaks_nothing),
 		TEST(one_queue_can_be_reset),
 		TEST(the_last_words_arrive),
+		TEST(what_was_kept_goes_as_far_as_there_is_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
