@@ -573,7 +573,7 @@ void vq_notify(struct vq *q)
 
 #define QUIET_PART 8   /* of the queue */
 #define QUIET_CALLS 16 /* while others' work keeps the device looking */
-#define PROMPT_CALLS 64
+#define PROMPT_CALLS 8
 
 void vq_notify_soon(struct vq *q)
 {

@@ -31,6 +31,8 @@ static int build_vm(struct machine *m, struct err *e)
 	if (r == 0)
 		r = vm_arch_init(&m->vm, e);
 	if (r == 0)
+		vm_halt_poll(&m->vm, loop_poll_worth(m->host->loop));
+	if (r == 0)
 		r = irqs_new(&m->irqs, &m->vm, e);
 	if (r == 0)
 		r = bus_new(&m->pio, e);

@@ -145,6 +145,24 @@ int vm_has(const struct vm *vm, unsigned cap)
 	return r > 0 ? r : 0;
 }
 
+void vm_halt_poll(struct vm *vm, uint64_t ns)
+{
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_HALT_POLL, .args = {ns}};
+	FILE *f = fopen("/sys/module/kvm/parameters/halt_poll_ns", "re");
+	char line[32] = "";
+
+	if (!f)
+		return;
+	if (!fgets(line, sizeof(line), f))
+		*line = '\0';
+	fclose(f);
+	uint64_t host = strtoull(line, NULL, 10);
+
+	/* A guest runs without it as well. */
+	if (host && ns > host && vm_has(vm, KVM_CAP_HALT_POLL))
+		ioctl(vm->fd, KVM_ENABLE_CAP, &cap);
+}
+
 int vm_map(struct vm *vm, const struct gmem *gm, struct err *e)
 {
 	size_t n;

@@ -45,6 +45,11 @@ void vm_close(struct vm *vm);
 
 int vm_has(const struct vm *vm, unsigned cap); /* KVM_CHECK_EXTENSION; 0 when absent */
 int vm_map(struct vm *vm, const struct gmem *gm, struct err *e);
+/*
+ * KVM may look for @ns before the thread of a halted vCPU sleeps, if that is longer than what
+ * the host lets it (kvm.halt_poll_ns) and the host does not forbid it with 0.
+ */
+void vm_halt_poll(struct vm *vm, uint64_t ns);
 
 /* A guest's write that becomes a write to an eventfd. */
 struct vm_ioeventfd {

@@ -295,8 +295,9 @@ static int loop_timeout(struct loop *l)
  * Looking for as long as a sleep and a wake-up would have cost wastes at most as
  * much again, and saves the guest the exit of its kick. What they cost differs by
  * more than ten between hosts (an emulated one is slow at everything), so it is
- * derived from a bare system call. It comes to some 100 us where one takes 130 ns;
- * KVM itself looks for up to 200 us before it lets a halted vCPU's thread sleep.
+ * derived from a bare system call. It comes to some 100 us where one takes 130 ns.
+ * KVM itself looks for up to 200 us before it lets a halted vCPU's thread sleep, and
+ * where that is too short to find anything we ask it for more (vm_halt_poll).
  */
 #define POLL_CALLS 768u
 #define POLL_MAX 1000000u /* ns, whatever was measured */
@@ -305,7 +306,7 @@ static int loop_timeout(struct loop *l)
 /* Loops that look, of the whole process: one processor less than there are, for the vCPUs. */
 static unsigned looking, looking_most;
 
-static uint64_t poll_worth(struct loop *l)
+uint64_t loop_poll_worth(struct loop *l)
 {
 	struct epoll_event ev;
 	uint64_t least = POLL_MAX / POLL_CALLS;
@@ -335,7 +336,7 @@ void loop_poll_most(struct loop *l, uint64_t ns)
 void loop_poll_add(struct loop *l, struct loop_poll *p)
 {
 	if (!l->polls && !l->poll_most)
-		l->poll_most = poll_worth(l);
+		l->poll_most = loop_poll_worth(l);
 	p->loop = l;
 	p->next = l->polls;
 	l->polls = p;

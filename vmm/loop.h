@@ -91,6 +91,8 @@ struct loop_poll {
 };
 void loop_poll_add(struct loop *l, struct loop_poll *p);
 void loop_poll_del(struct loop_poll *p); /* does nothing when not added */
+/* ns that a thread may look for work before it sleeps, on this host; 0: not at all. Measured. */
+uint64_t loop_poll_worth(struct loop *l);
 /* The longest look before a sleep, instead of what loop_poll_add measures. */
 void loop_poll_most(struct loop *l, uint64_t ns);
 
