@@ -99,11 +99,12 @@ def run_units(tally, opts):
             continue
         out = p.stdout.decode(errors="replace")
         bad = count = 0
-        for m in re.finditer(r"^(not ok|ok) \d+ - ([\w.]+)( # SKIP.*)?", out, re.M):
-            verdict = "skip" if m[3] else m[1]
+        # A test that skips itself says why on the line before ("SKIPPED, NOT TESTED: ...").
+        for m in re.finditer(r"^(?:SKIPPED[^:]*: (.*)\n)?(not ok|ok) \d+ (-|# SKIP) ([\w.]+)", out, re.M):
+            verdict = "skip" if "SKIP" in m[3] else m[2]
             bad += verdict == "not ok"
             count += 1
-            tally.add(verdict, f"unit.{name}.{m[2]}", (m[3] or "").strip(" #"))
+            tally.add(verdict, f"unit.{name}.{m[4]}", m[1] or "")
         if (p.returncode and not bad) or not count:
             tally.add("not ok", f"unit.{name}", f"exit status {p.returncode}")
             bad = 1

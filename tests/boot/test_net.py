@@ -99,6 +99,22 @@ class Taps(Net):
         self.assertIn("rx-1", r.out, r)
         self.assertRegex(r.err, r"net0 negotiated: .*\bMQ\b", r)
 
+    def test_sixty_four_streams_at_once(self):
+        """Each way, by us and by the host's kernel; each stream's own line says that it carried something."""
+        self.tap("multi_queue")
+        self.inside("iperf3", "-s")
+        image = self.rootfs("--size", "128M", "--with", "iperf3")
+        for vhost in ("on", "off"):
+            with self.subTest(vhost=vhost):
+                ways = "; ".join(f"iperf3 -c {HOST} -P 64 -t 3 {way} > /out 2>&1; echo STATUS=$?; "
+                                 f"grep -c '[1-9].*Bytes .*{end}' /out" for way, end in (("", "receiver"),
+                                                                                         ("-R", "receiver")))
+                r = self.guest(f"tap0,vhost={vhost},queues=2", f"{ways}; ip link set eth0 down", "--cpus", 2,
+                               image=image)
+                self.assertEqual(len(re.findall(r"(?m)^STATUS=0\r?$", r.out)), 2, r)
+                # Sixty-four streams, and their sum.
+                self.assertEqual(len(re.findall(r"(?m)^65\r?$", r.out)), 2, r)
+
     def test_features_taken_away(self):
         self.tap("multi_queue")
         self.inside("iperf3", "-s")

@@ -95,9 +95,9 @@ class VsockCase(vm.TestCase):
         self.image = self.rootfs("--size", "64M", "--with", "socat", "--file", self.program)
         self.host = Host(self.path("v"))
 
-    def guest(self, *args, kernel=None):
+    def guest(self, *args, kernel=None, timeout=1000):
         t = vm.Terminal("boot", "--kernel", kernel or vm.lean(), "--rootfs", self.image, "--timeout",
-                        1000, "--cpus", 2, "--memory", "512M", "--vsock", f"cid=3,socket={self.host.path}",
+                        timeout, "--cpus", 2, "--memory", "512M", "--vsock", f"cid=3,socket={self.host.path}",
                         *args)
         self.addCleanup(t.close)
         t.expect(vm.PROMPT)

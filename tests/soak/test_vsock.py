@@ -10,7 +10,7 @@ GIB = 1 << 30
 class LongVsock(VsockCase):
     def test_a_gibibyte_each_way_and_twenty_thousand_connections_leave_nothing(self):
         self.host.listen(52, echo)
-        t = self.guest("--timeout", 7200)
+        t = self.guest(timeout=7200)
         self.serve(t)
         fds = f"/proc/{t.proc.pid}/fd"
         before = len(os.listdir(fds))

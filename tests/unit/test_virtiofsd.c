@@ -167,8 +167,7 @@ static void script(struct fixture *f, const char *text)
 	FILE *s = fopen(f->program, "we");
 	char path[512];
 
-	fprintf(s, "#!/bin/sh\n[ \"$1\" = --help ] && echo '--shared-dir --readonly' && exit\n%s\n",
-		text);
+	fprintf(s, "#!/bin/sh\n[ \"$1\" = --help ] && echo '--shared-dir' && exit\n%s\n", text);
 	fclose(s);
 	assert_int_equal(chmod(f->program, 0755), 0);
 	snprintf(path, sizeof(path), "%s:%s", f->dir, f->path);
@@ -234,6 +233,34 @@ static void its_failure_at_the_start_is_ours_with_its_last_words(void **state)
 				    "Error: no such thing");
 }
 
+/* One that knows no --readonly: whatever it tries. */
+static void a_read_only_share_cannot_be_written(void **state)
+{
+	struct fixture *f = *state;
+	char text[200], whole[] = "/";
+	char *const dirs[] = {f->share, whole};
+
+	if (geteuid())
+		skip();
+	snprintf(text, sizeof(text),
+		 "for d in %s %s; do mkdir $d/x 2>/dev/null && echo $d; done >&2; exit 3", f->share,
+		 f->dir);
+	script(f, text);
+	f->c.readonly = true;
+	for (unsigned i = 0; i < 2; i++) {
+		struct fs_host *h;
+		struct err e = {0};
+
+		f->c.dir = dirs[i];
+		assert_int_equal(fs_host_open(&h, &f->c, 0, &e), -EIO);
+		/* All of the host; or what lies beside the share, which is not shared. */
+		assert_true(!strstr(e.text, f->dir) == (i == 1));
+		assert_int_equal(access(f->share, W_OK), 0);
+	}
+	snprintf(text, sizeof(text), "%s/x", f->dir);
+	assert_int_equal(rmdir(text), 0);
+}
+
 static void one_that_only_waits_is_given_up_and_killed(void **state)
 {
 	struct fixture *f = *state;
@@ -267,6 +294,7 @@ int main(void)
 		T(a_directory_that_is_none_is_refused),
 		T(it_gets_a_listening_socket_and_nothing_else),
 		T(its_failure_at_the_start_is_ours_with_its_last_words),
+		T(a_read_only_share_cannot_be_written),
 		T(one_that_only_waits_is_given_up_and_killed),
 		T(a_program_that_is_nowhere_is_not_found),
 	};
