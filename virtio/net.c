@@ -254,7 +254,8 @@ static int net_queue_start(struct virtio *v, unsigned q)
 {
 	struct net *n = (struct net *)v;
 
-	if (n->vhost && !is_ctrl(n, q))
+	/* The driver's number: without MQ or a control queue the last queue is no pair's. */
+	if (n->vhost && !is_ctrl(n, q) && q / 2 < n->pairs)
 		return net_vhost_queue_start(n, q);
 	virtio_rekick(v, q);
 	return 0;

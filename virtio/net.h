@@ -92,6 +92,7 @@ struct net_rx {
 	const uint8_t *left;    /* of a packet that was begun and needs more chains */
 	uint32_t left_len;
 	struct loop_timer patience; /* how long such a packet is kept */
+	unsigned refused;           /* chains in this turn: a driver can refill without end */
 	bool hungry; /* there are no buffers: the host's side is not read meanwhile */
 };
 

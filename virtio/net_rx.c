@@ -57,10 +57,10 @@ static bool take(struct net_pair *p, struct vq_chain **ret)
 	rx->spare = NULL;
 	if (*ret)
 		return true;
-	/* As many bad ones as a queue has at most: a driver can refill without end. */
-	for (unsigned bad = 0; bad < VQ_SIZE_MAX && vq_next(vq, ret) == VQ_CHAIN; bad++) {
+	while (rx->refused < NET_TURN && vq_next(vq, ret) == VQ_CHAIN) {
 		if ((*ret)->writable >= NET_HDR)
 			return true;
+		rx->refused++;
 		refuse(p, *ret);
 	}
 	return false;
@@ -343,6 +343,7 @@ void net_rx(struct net_pair *p)
 	}
 	if (rx->hungry)
 		vq_kicks_off(vq);
+	rx->refused = 0;
 	for (;;) {
 		while (budget && (r = one(p)) == RX_DONE)
 			budget--;

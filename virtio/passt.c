@@ -13,6 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "vmm/unix_listen.h"
+
 #define PROGRAM "passt"
 #define START_MS 3000 /* that it may take until it answers, or else nothing is made of it */
 
@@ -107,6 +109,7 @@ int passt_start(struct child **ret, struct frames *f, const struct net_config *c
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
 		return err_sys(e, "%s: socket", label);
 	fcntl(sock[0], F_SETFL, O_NONBLOCK);
+	unix_refuse_fds(sock[0]);
 	r = run(&p, sock[1], c, label, e);
 	close(sock[1]);
 	if (r < 0) {

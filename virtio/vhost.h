@@ -17,7 +17,8 @@
  * reads the rings by itself and takes care of what it finds there.
  *
  * Threading: under the device's loop lock. A call may wait for the back end, in the thread that
- * made it and with that lock: VHOST_WAIT_MS at most, however many messages it takes.
+ * made it and with that lock: VHOST_WAIT_MS at most, however many messages it takes, and not more
+ * than a tenth of the time in the long run.
  */
 #ifndef VIRTIO_VHOST_H
 #define VIRTIO_VHOST_H

@@ -13,6 +13,7 @@
 
 #include "virtio/vhost_user_conn.h"
 #include "vmm/evfd.h"
+#include "vmm/unix_listen.h"
 
 #define BIT(n) (1ull << (n))
 
@@ -189,6 +190,7 @@ static int give_channel(struct vhost_user *u)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return vu_fail(u, "socketpair", strerror(errno));
+	unix_refuse_fds(pair[0]);
 	u->back_fd = pair[0];
 	fds.fd[0] = pair[1];
 	r = vu_must(u, &m, &fds);
@@ -275,6 +277,7 @@ int vhost_user_connect(struct vhost_user **ret, const char *path, uint64_t want,
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_sys(e, "socket");
+	unix_refuse_fds(fd);
 	if (connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) < 0) {
 		int r = err_sys(e, "connect to %s", path);
 

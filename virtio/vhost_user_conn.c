@@ -20,6 +20,8 @@
 #define BACK_TURN 8
 #define BACK_WAIT 64
 
+#define PATIENCE_PART 10 /* of the time may be spent in waiting: one in so many */
+
 unsigned vu_wait_ms = VHOST_WAIT_MS;
 
 /* ------------------------------------------------------------- the end */
@@ -157,18 +159,39 @@ static int send_it(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *
 		       r == -ETIMEDOUT ? "it does not take requests" : strerror(-r), r);
 }
 
+/*
+ * Whoever waits holds the loop's lock. A peer that is slow again and again, which it may bring
+ * about itself (CONFIG_CHANGE_MSG), has a part of the time for all operations together.
+ */
 void vu_begin(struct vhost_user *u)
 {
-	u->deadline = loop_now() + vu_wait_ms * 1000000ull;
+	const uint64_t most = vu_wait_ms * 1000000ull, now = loop_now();
+	uint64_t more = u->begun ? (now - u->begun) / PATIENCE_PART : most;
+
+	u->patience = u->patience + more < most ? u->patience + more : most;
+	u->begun = now;
+	u->deadline = now + u->patience;
+}
+
+/* The answer, if there is to be one, replaces @m. 0 or -ENOTCONN. */
+static int exchange(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds, bool answer)
+{
+	const uint64_t since = loop_now();
+	int r = send_it(u, m, fds);
+
+	if (r == 0 && answer)
+		r = await(u, m);
+	uint64_t took = loop_now() - since;
+
+	u->patience -= took < u->patience ? took : u->patience;
+	return r;
 }
 
 int vu_ask(struct vhost_user *u, struct vu_msg *m, uint32_t size)
 {
 	const char *name = vu_request_name(m->request);
-	int r = send_it(u, m, NULL);
+	int r = exchange(u, m, NULL, true);
 
-	if (r == 0)
-		r = await(u, m);
 	/* GET_CONFIG: an empty answer is an error that the connection survives. */
 	if (r == 0 && m->size != size && !(m->request == VU_GET_CONFIG && !m->size))
 		return vu_fail(u, name, "its answer has a wrong size");
@@ -183,13 +206,12 @@ int vu_tell(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds)
 
 	if (ack)
 		m->flags |= VU_NEED_REPLY;
-	r = send_it(u, m, fds);
+	r = exchange(u, m, fds, ack);
 	if (r < 0 || !ack)
 		return r;
-	r = await(u, m);
-	if (r == 0 && m->size != sizeof(m->u64))
+	if (m->size != sizeof(m->u64))
 		return vu_fail(u, name, "its answer has a wrong size");
-	return r == 0 && m->u64 ? -EREMOTEIO : r;
+	return m->u64 ? -EREMOTEIO : 0;
 }
 
 int vu_must(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds)

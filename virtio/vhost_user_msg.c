@@ -102,37 +102,13 @@ int vu_send(int socket, const struct vu_msg *m, const struct vu_fds *fds, uint64
 
 /* ------------------------------------------------------------- in */
 
-/* Closes what came beside the bytes; whether something did. */
-static bool drop_fds(struct msghdr *h)
-{
-	bool some = h->msg_flags & MSG_CTRUNC;
-
-	for (struct cmsghdr *cm = CMSG_FIRSTHDR(h); cm; cm = CMSG_NXTHDR(h, cm)) {
-		if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t at = 0; CMSG_LEN(at + sizeof(int)) <= cm->cmsg_len; at += sizeof(int)) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(cm) + at, sizeof(fd));
-			close(fd);
-			some = true;
-		}
-	}
-	return some;
-}
-
 /* At most @len bytes; 0: none there yet. */
 static ssize_t take(int socket, void *to, size_t len, const char **ret_why)
 {
-	union control c;
 	struct iovec iov = {to, len};
-	struct msghdr h = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = c.buf,
-		.msg_controllen = sizeof(c.buf),
-	};
-	ssize_t n = recvmsg(socket, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	/* No room for descriptors: none gets into our table. */
+	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n = recvmsg(socket, &h, MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
@@ -140,7 +116,7 @@ static ssize_t take(int socket, void *to, size_t len, const char **ret_why)
 		*ret_why = strerror(errno);
 		return -errno;
 	}
-	if (drop_fds(&h)) {
+	if (h.msg_flags & MSG_CTRUNC) {
 		*ret_why = "it sent file descriptors that nobody asked for";
 		return -EPROTO;
 	}

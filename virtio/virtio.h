@@ -129,7 +129,7 @@ void virtio_fini(
 /* ---- for devices */
 static inline bool virtio_has(const struct virtio *v, unsigned bit)
 {
-	return v->acked & (1ull << bit);
+	return v->acked & v->offered & (1ull << bit);
 }
 void virtio_needs_reset(struct virtio *v); /* latch and tell the driver */
 void virtio_config_changed(

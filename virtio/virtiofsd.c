@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "vmm/log.h"
+#include "vmm/unix_listen.h"
 
 #define HELP_MAX (32u << 10)
 #define HELP_MS 10000
@@ -261,6 +262,7 @@ static int listen_at(const char *dir, int fd[2], struct err *e)
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/s", dir);
 	fd[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	fd[1] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	unix_refuse_fds(fd[1]);
 	if (fd[0] < 0 || fd[1] < 0)
 		r = err_sys(e, "socket");
 	else if (bind(fd[0], (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd[0], 1) < 0 ||

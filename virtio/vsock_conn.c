@@ -252,6 +252,7 @@ void vsock_due(void *arg)
 {
 	struct vsock *s = arg;
 	uint64_t now = loop_now();
+	unsigned turn = VSOCK_TURN; /* a retry is three system calls */
 
 	if (s->accept_due && s->accept_due <= now)
 		vsock_host_watch(s);
@@ -259,7 +260,7 @@ void vsock_due(void *arg)
 		struct vsock_link *l = &s->waits[w];
 
 		/* One that waits again does so at the end, later than now. */
-		while (vsock_linked(l) && VSOCK_OF(l->next, wait)->due <= now)
+		for (; turn && vsock_linked(l) && VSOCK_OF(l->next, wait)->due <= now; turn--)
 			overdue(VSOCK_OF(l->next, wait), (enum vsock_wait)w, now);
 		if (vsock_linked(l))
 			vsock_timer(s, VSOCK_OF(l->next, wait)->due);

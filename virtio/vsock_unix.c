@@ -243,6 +243,7 @@ int vsock_unix_connect(struct vsock_conn *c)
 	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)
 		return -errno == -EAGAIN ? -ENFILE : -errno;
+	unix_refuse_fds(c->fd);
 	r = connect(c->fd, (const struct sockaddr *)&un, sizeof(un)) ? -errno : 0;
 	if (!r) {
 		c->state = VSOCK_OPEN;

@@ -9,6 +9,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
+void unix_refuse_fds(int fd)
+{
+	const int off = 0;
+
+	setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off));
+}
+
 /* Whether somebody listens at @un: the socket of a process that died is replaced. */
 static int take_over(const struct sockaddr_un *un, struct err *e)
 {
@@ -40,6 +51,7 @@ static int bind_at(struct unix_listen *u, const struct sockaddr_un *un, struct e
 	u->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (u->fd < 0)
 		return err_sys(e, "socket");
+	unix_refuse_fds(u->fd);
 	/* The file gets the descriptor's mode: there is no moment when others may connect. */
 	if (fchmod(u->fd, 0600) || bind(u->fd, (const struct sockaddr *)un, sizeof(*un)))
 		return err_sys(e, "socket %s", un->sun_path);

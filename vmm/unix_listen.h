@@ -23,4 +23,12 @@ int unix_listen_open(struct unix_listen *u, const char *path, int backlog, struc
 /* Removes the path, unless it has become another's meanwhile. Fine with none open. */
 void unix_listen_close(struct unix_listen *u);
 
+/*
+ * From here on nobody can send @fd, or what it accepts, a descriptor (SO_PASSRIGHTS). One that
+ * nobody asked for is closed by who reads the bytes beside it, asked or not, and that can wait as
+ * long as the sender likes: a TCP connection that lingers, a file of his own file system. Before
+ * anybody can send. Kernels before 6.16 have no such thing: there nothing happens.
+ */
+void unix_refuse_fds(int fd);
+
 #endif

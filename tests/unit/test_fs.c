@@ -228,6 +228,35 @@ static void each_operation_has_a_deadline_of_its_own(void **state)
 	assert_int_equal(vu_peer_asked(&f->r.p, VU_SET_VRING_CALL, NULL), 4);
 }
 
+static int next_fd;
+
+static int changing_fd(void *t, unsigned q)
+{
+	(void)t;
+	(void)q;
+	return next_fd;
+}
+
+/* Each in time by itself: what a guest can bring about again and again. */
+static void slow_operations_wear_the_patience_out(void **state)
+{
+	struct fixture *f = *state;
+
+	make(f);
+	rig_run(&f->r, 0);
+	vu_wait_ms = 1000;
+	f->r.p.slow_us = 300000;
+	f->r.v->bearer.queue_fd = changing_fd;
+	for (unsigned i = 0; i < 3; i++) {
+		assert_false(vhost_user_dead(((struct vuser *)f->r.v)->u));
+		next_fd = i & 1 ? STDERR_FILENO : STDOUT_FILENO;
+		virtio_rewired(f->r.v, 0);
+	}
+	next_fd = STDERR_FILENO;
+	virtio_rewired(f->r.v, 0);
+	assert_true(vhost_user_dead(((struct vuser *)f->r.v)->u));
+}
+
 /* ------------------------------------------------------------- without */
 
 static void what_was_under_way_is_answered_when_it_goes(void **state)
@@ -388,6 +417,7 @@ int main(void)
 		T(a_start_has_one_deadline_for_all_its_messages),
 		T(a_stop_has_one_deadline_for_all_its_messages),
 		T(each_operation_has_a_deadline_of_its_own),
+		T(slow_operations_wear_the_patience_out),
 		T(what_was_under_way_is_answered_when_it_goes),
 		T(what_it_had_answered_is_left_alone),
 		T(what_comes_later_is_answered_at_once),

@@ -422,6 +422,36 @@ static void a_pair_that_cannot_start_is_said_once(void **state)
 	sham.on = false;
 }
 
+/*
+ * A driver that took neither MQ nor the control queue may enable the last queue on a running device
+ * all the same: no pair's kernel end is asked for it, and least of all that of a pair which is
+ * none.
+ */
+static void a_queue_of_no_pair_that_comes_live_later_is_no_rings(void **state)
+{
+	struct net_rig *f = net_begin(END_TAP, 1);
+	uint64_t kicks = 0;
+
+	(void)state;
+	sham_begin();
+	f->c.vhost = CONFIG_ON;
+	net_plug(f);
+	assert_true(fake_negotiate(f->v, MRG));
+	for (unsigned q = 0; q < 2; q++)
+		fake_enable(f->v, q, &f->r[q]);
+	fake_driver_ok(f->v);
+	assert_true(f->v->running);
+	calls();
+	fake_enable(f->v, 2, &f->r[2]); /* ASan: not beyond n->vhost[] */
+	assert_string_equal(calls(), "");
+	assert_true(vq_live(virtio_vq(f->v, 2)));
+	assert_false(f->v->status & VIRTIO_S_NEEDS_RESET);
+	/* It is ours to look at, as each queue is that nobody else serves. */
+	assert_int_equal(read(f->v->queue[2].kick_fd, &kicks, sizeof(kicks)), sizeof(kicks));
+	net_end(f);
+	sham.on = false;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -433,6 +463,7 @@ int main(void)
 		cmocka_unit_test(a_stop_that_the_kernel_refuses_closes_the_file),
 		cmocka_unit_test(a_device_that_cannot_be_made_leaves_nothing_open),
 		cmocka_unit_test(a_pair_that_cannot_start_is_said_once),
+		cmocka_unit_test(a_queue_of_no_pair_that_comes_live_later_is_no_rings),
 	};
 
 	return cmocka_run_group_tests_name("vhost_kernel", tests, NULL, NULL);

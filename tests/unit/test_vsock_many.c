@@ -20,6 +20,30 @@ static unsigned descriptors(void)
 	return n;
 }
 
+/* A guest can let all its connections wait for the same moment. */
+static void what_is_due_at_once_is_done_in_turns(void **s)
+{
+	uint64_t began;
+
+	(void)s;
+	rig.s->wait_ns[VSOCK_WAIT_LINE] = 0;
+	for (unsigned i = 0; i < 3 * VSOCK_TURN; i++) {
+		struct vsock_conn *c = vsock_conn_new(rig.s, -1, VSOCK_LINE);
+
+		assert_non_null(c);
+		vsock_conn_wait(c, VSOCK_WAIT_LINE);
+	}
+	began = loop_now();
+	for (unsigned left = 3 * VSOCK_TURN; left; left -= VSOCK_TURN) {
+		assert_int_equal(rig.s->nconns, left);
+		vsock_due(rig.s);
+		/* What is left is due already: the loop comes again as soon as others had theirs.
+		 */
+		assert_true(left == VSOCK_TURN || (rig.s->timer.due && rig.s->timer.due <= began));
+	}
+	assert_int_equal(rig.s->nconns, 0);
+}
+
 /* Whether the device has itself come back to queue @q. */
 static bool rekicked(unsigned q)
 {
@@ -501,6 +525,7 @@ int main(void)
 		TEST(a_reset_amid_everything_leaks_nothing),
 		TEST(one_queue_can_be_reset),
 		TEST(the_last_words_arrive),
+		TEST(what_is_due_at_once_is_done_in_turns),
 		TEST(what_was_kept_goes_as_far_as_there_is_room),
 	};
 
