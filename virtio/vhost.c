@@ -220,6 +220,8 @@ void vhost_link_rewired(struct vhost_link *l, unsigned q)
 		return;
 	begin(l);
 	r = l->h->ops->ring_call(l->h, q - l->first, fd);
+	if (r == -ENOTCONN)
+		return; /* its end is somebody else's to tell */
 	if (r < 0) {
 		say(l, "interrupts cannot be wired anew", r);
 		virtio_needs_reset(l->v); /* it would hear none any more */

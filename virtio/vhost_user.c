@@ -43,14 +43,21 @@ static int set_state(struct vhost_user *u, uint32_t request, uint32_t index, uin
 	return vu_must(u, &m, NULL);
 }
 
-static int set_fd(struct vhost_user *u, uint32_t request, unsigned ring, int fd)
+static int tell_fd(struct vhost_user *u, uint32_t request, unsigned ring, int fd)
 {
 	struct vu_msg m = {.request = request, .size = sizeof(m.u64), .u64 = ring};
 	const struct vu_fds fds = {{fd}, 1};
 
 	if (fd < 0)
 		m.u64 |= VU_VRING_NOFD;
-	return vu_must(u, &m, fd < 0 ? NULL : &fds);
+	return vu_tell(u, &m, fd < 0 ? NULL : &fds);
+}
+
+static int set_fd(struct vhost_user *u, uint32_t request, unsigned ring, int fd)
+{
+	int r = tell_fd(u, request, ring, fd);
+
+	return r == -EREMOTEIO ? vu_fail(u, vu_request_name(request), "it refused") : r;
 }
 
 /* ------------------------------------------------------------- struct vhost_ops */
@@ -141,7 +148,12 @@ static int user_ring_start(struct vhost *h, unsigned ring, const struct vhost_ri
 	    (ret = set_fd(u, VU_SET_VRING_CALL, ring, r->call)))
 		return ret;
 	u->rings |= BIT(ring);
-	if ((ret = set_fd(u, VU_SET_VRING_KICK, ring, r->kick)))
+	ret = tell_fd(u, VU_SET_VRING_KICK, ring, r->kick);
+	if (ret == -EREMOTEIO) {
+		u->rings &= ~BIT(ring); /* it says itself that it has not started */
+		return vu_fail(u, vu_request_name(VU_SET_VRING_KICK), "it refused");
+	}
+	if (ret)
 		return ret;
 	return u->has_protocol ? set_state(u, VU_SET_VRING_ENABLE, ring, 1) : 0;
 }
@@ -260,6 +272,7 @@ int vhost_user_adopt(struct vhost_user **ret, int fd, uint64_t want, struct err 
 		vhost_user_free(u);
 		return r;
 	}
+	u->begun = 0; /* nothing waited for it yet that has to go on */
 	*ret = u;
 	return 0;
 }

@@ -21,6 +21,7 @@
 #define BACK_WAIT 64
 
 #define PATIENCE_PART 10 /* of the time may be spent in waiting: one in so many */
+#define FREE_MS 20       /* of an exchange are no waiting: a peer has its work */
 
 unsigned vu_wait_ms = VHOST_WAIT_MS;
 
@@ -69,10 +70,15 @@ static int back_answer(struct vhost_user *u, uint32_t request)
 {
 	struct vu_msg m = {.request = request, .flags = VU_VERSION | VU_REPLY, .size = 8};
 
+	int r = vu_send(u->back_fd, &m, NULL, 0);
+
+	/* It closed the channel, or has gone: then the other socket says so. */
+	if (r == -EPIPE || r == -ECONNRESET) {
+		vu_back_close(u);
+		return -ENOTCONN;
+	}
 	/* A peer that does not read its answers is not waited for. */
-	if (vu_send(u->back_fd, &m, NULL, 0))
-		return vu_fail(u, NULL, "it does not read the answers on its channel");
-	return 0;
+	return r ? vu_fail(u, NULL, "it does not read the answers on its channel") : 0;
 }
 
 static int back_request(struct vhost_user *u, const struct vu_msg *m)
@@ -80,8 +86,8 @@ static int back_request(struct vhost_user *u, const struct vu_msg *m)
 	/* Nothing else was negotiated. */
 	if (m->request != VU_BACKEND_CONFIG_CHANGE_MSG || m->size || (m->flags & VU_REPLY))
 		return vu_fail(u, NULL, "it sent a request that it may not send");
-	if (u->loop)
-		loop_timer_set(u->loop, &u->changed, loop_now());
+	if (u->loop && !u->changed.loop)
+		loop_timer_set(u->loop, &u->changed, u->calm);
 	return m->flags & VU_NEED_REPLY ? back_answer(u, m->request) : 0;
 }
 
@@ -160,8 +166,9 @@ static int send_it(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *
 }
 
 /*
- * Whoever waits holds the loop's lock. A peer that is slow again and again, which it may bring
- * about itself (CONFIG_CHANGE_MSG), has a part of the time for all operations together.
+ * Whoever waits holds the loop's lock. A peer that is slow again and again, which a guest may bring
+ * about, has a part of the time for all operations together. One that is not slow pays nothing,
+ * however often it is asked.
  */
 void vu_begin(struct vhost_user *u)
 {
@@ -183,6 +190,7 @@ static int exchange(struct vhost_user *u, struct vu_msg *m, const struct vu_fds 
 		r = await(u, m);
 	uint64_t took = loop_now() - since;
 
+	took -= took < FREE_MS * 1000000ull ? took : FREE_MS * 1000000ull;
 	u->patience -= took < u->patience ? took : u->patience;
 	return r;
 }
@@ -257,8 +265,13 @@ static void on_changed(void *arg)
 {
 	struct vhost_user *u = arg;
 
+	const uint64_t since = loop_now();
+
 	if (u->fd >= 0 && u->owner.config_changed)
 		u->owner.config_changed(u->owner.arg);
+	/* It decides how often it says so, and how long it takes to answer what is asked then. */
+	u->calm = loop_now();
+	u->calm += (u->calm - since) * PATIENCE_PART;
 }
 
 static void unbind(struct vhost_user *u)

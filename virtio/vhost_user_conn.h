@@ -20,6 +20,7 @@ struct vhost_user {
 	uint64_t deadline; /* of the operation under way: vu_begin */
 	uint64_t begun;    /* when that was */
 	uint64_t patience; /* ns that may be waited from then on */
+	uint64_t calm;     /* until when a changed configuration is not asked for again */
 	char reason[160];  /* why it is dead */
 	char name[32];     /* "fs0: vhost-user" */
 	struct loop *loop; /* between bind and unbind */
@@ -36,7 +37,8 @@ struct vhost_user {
 int vu_fail(struct vhost_user *u, const char *what, const char *why);
 
 /* An operation begins: all its requests together have VHOST_WAIT_MS, or what the ones before have
- * left of it; it comes back at a tenth of the time. */
+ * left of it: what a request takes beyond 20 ms is taken off, and comes back at a tenth of the
+ * time. */
 void vu_begin(struct vhost_user *u);
 /* A request with an answer of @size bytes, which replaces it. 0 or -ENOTCONN; an empty answer to
  * GET_CONFIG is the peer's no, and taken. */

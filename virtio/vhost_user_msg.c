@@ -10,9 +10,6 @@
 
 #include "vmm/loop.h"
 
-/* Room for descriptors that nobody asked for: more are closed by the kernel (MSG_CTRUNC). */
-#define FDS_MAX VU_REGIONS_MAX
-
 const char *vu_request_name(uint32_t request)
 {
 	static const char *const names[VU_REQUESTS] = {
@@ -42,7 +39,7 @@ const char *vu_request_name(uint32_t request)
 /* ------------------------------------------------------------- out */
 
 union control {
-	char buf[CMSG_SPACE(FDS_MAX * sizeof(int))];
+	char buf[CMSG_SPACE(VU_REGIONS_MAX * sizeof(int))];
 	struct cmsghdr align;
 };
 

@@ -5,7 +5,7 @@
  *
  * What a peer sends is read into a struct of a fixed size: a message that says it is
  * longer, of another version, or that comes with file descriptors, which no answer
- * that we ask for has, is refused. Descriptors that came are closed.
+ * that we ask for has, is refused. The kernel drops the descriptors: none gets into our table.
  *
  * Threading: one thread at a time a socket. Nothing here waits longer than it was told.
  */

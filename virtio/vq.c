@@ -5,54 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "virtio/vq_lost.h"
-#include "vmm/log.h"
-
-/* Section 2.7.5: a descriptor is 16 bytes. */
-#define DESC_SIZE 16
-#define DESC_F_NEXT 1
-#define DESC_F_WRITE 2
-#define DESC_F_INDIRECT 4
-
-/* Sections 2.7.6 and 2.7.8. Both rings: flags, index, elements, and behind them the event index. */
-#define RING_FLAGS 0
-#define RING_IDX 2
-#define RING_ELEMS 4
-#define AVAIL_ELEM 2
-#define USED_ELEM 8
-#define AVAIL_F_NO_INTERRUPT 1
-#define USED_F_NO_NOTIFY 1
+#include "virtio/vq_ring.h"
+#include "vmm/loop.h"
 
 /* What is kept for reuse: so many chains, each with at most so many segments' room. */
 #define IDLE_MAX 64
 #define SEG_KEEP 130
 #define SEG_FIRST 8
-
-struct vq {
-	struct gmem *gm;
-	struct vq_owner owner;
-	unsigned index;
-	uint16_t max_size, size;
-	bool live, broken;
-	bool event_idx, indirect;
-	struct gwin desc, avail, used;
-	uint16_t avail_next; /* next element of the available ring to take */
-	uint16_t avail_seen; /* the driver's index when it was last read: elements before it are
-				valid */
-	uint16_t used_idx;
-	uint32_t unsignalled;  /* chains returned since the last vq_notify */
-	unsigned quiet;        /* calls of vq_notify_soon since then */
-	unsigned prompt;       /* calls of it that wait for nothing */
-	struct vq_chain **out; /* by head: the chain in flight, or NULL */
-	struct vq_chain *idle; /* for reuse, nidle of them */
-	unsigned nidle;
-	uint16_t *
-		lost; /* heads of chains that vq_adopt found: nlost of them, the next one at lost_at
-		       */
-	unsigned nlost, lost_at;
-	uint64_t *table; /* the copy of an indirect table: size descriptors */
-	struct log_budget budget;
-};
 
 struct desc {
 	uint64_t addr;
@@ -349,11 +308,6 @@ bool vq_pending(struct vq *q)
 	return q->live && !q->broken && avail_any(q);
 }
 
-static uint16_t avail_elem(const struct vq *q, uint16_t index)
-{
-	return gwin_load16(&q->avail, RING_ELEMS + (index & (q->size - 1u)) * AVAIL_ELEM);
-}
-
 /* The head of the chain that vq_next takes; it may be garbage. False: the queue is broken. */
 static bool next_head(struct vq *q, uint16_t *ret)
 {
@@ -405,89 +359,6 @@ enum vq_take vq_next(struct vq *q, struct vq_chain **ret)
 		q->avail_next++;
 	*ret = c;
 	return VQ_CHAIN;
-}
-
-/* ------------------------------------------------------------- taking over */
-
-static uint32_t used_elem(const struct vq *q, uint16_t index)
-{
-	return gwin_load32(&q->used, RING_ELEMS + (index & (q->size - 1u)) * USED_ELEM);
-}
-
-/* A ring that was never once around has zeros in front of it, where a driver has cleared it. */
-static bool is_first_round(const struct vq *q, uint16_t avail, uint16_t used)
-{
-	if (avail >= q->size || used > avail)
-		return false;
-	for (unsigned i = avail; i < q->size; i++)
-		if (avail_elem(q, (uint16_t)i) || used_elem(q, (uint16_t)i))
-			return false;
-	return true;
-}
-
-/* Copies the heads, once: the guest may go on changing them. False: the queue is broken. */
-static bool copy_history(struct vq *q, struct vq_history *h, uint16_t avail, uint16_t used)
-{
-	uint16_t *to_avail = (uint16_t *)h->avail, *to_used = (uint16_t *)h->used;
-
-	h->whole = is_first_round(q, avail, used);
-	h->navail = h->whole ? avail : q->size;
-	h->nused = h->whole ? used : q->size;
-	for (unsigned i = 0; i < h->navail; i++) {
-		to_avail[i] = avail_elem(q, (uint16_t)(avail - h->navail + i));
-		if (to_avail[i] >= q->size)
-			return refuse(q, "2.7.6", "a chain's head is out of range");
-	}
-	for (unsigned i = 0; i < h->nused; i++) {
-		uint32_t head = used_elem(q, (uint16_t)(used - h->nused + i));
-
-		if (head >= q->size)
-			return refuse(q, "2.7.8", "the used ring holds garbage");
-		to_used[i] = (uint16_t)head;
-	}
-	return true;
-}
-
-static int find_lost(struct vq *q, uint16_t used, unsigned n)
-{
-	uint16_t *room = calloc(q->size, 3 * sizeof(*room));
-	struct vq_history h = {.size = q->size};
-	int r = 0;
-
-	if (!room)
-		return -ENOMEM;
-	h.avail = room + q->size;
-	h.used = room + 2 * q->size;
-	if (copy_history(q, &h, (uint16_t)(used + n), used))
-		r = vq_lost(&h, n, room);
-	if (r < 0) {
-		free(room);
-		return r;
-	}
-	q->lost = room;
-	q->nlost = (unsigned)r;
-	return 0;
-}
-
-int vq_adopt(struct vq *q, struct vq_adopted *ret)
-{
-	uint16_t used = gwin_load16_acquire(&q->used, RING_IDX);
-	uint16_t avail = gwin_load16_acquire(&q->avail, RING_IDX);
-	unsigned n = (uint16_t)(avail - used);
-	int r = 0;
-
-	*ret = (struct vq_adopted){0};
-	if (n > q->size) {
-		vq_break(q, "2.7.13", "the available and the used index are too far apart");
-		return 0;
-	}
-	q->used_idx = used;
-	q->avail_next = q->avail_seen = avail;
-	if (n)
-		r = find_lost(q, used, n);
-	if (r == 0 && !q->broken)
-		*ret = (struct vq_adopted){q->nlost, n - q->nlost};
-	return r;
 }
 
 /* ------------------------------------------------------------- giving back */
@@ -571,16 +442,24 @@ void vq_notify(struct vq *q)
 	notify(q);
 }
 
-#define QUIET_PART 8   /* of the queue */
-#define QUIET_CALLS 16 /* while others' work keeps the device looking */
+#define QUIET_PART 8 /* of the queue */
 #define PROMPT_CALLS 8
 
-void vq_notify_soon(struct vq *q)
+void vq_notify_soon(struct vq *q, uint64_t most)
 {
 	bool now = q->prompt || q->unsignalled >= q->size / QUIET_PART;
 
+	if (!q->unsignalled)
+		return;
 	q->prompt -= q->prompt > 0;
-	if (now || ++q->quiet >= QUIET_CALLS)
+	if (!now) {
+		uint64_t t = loop_now();
+
+		if (!q->quiet)
+			q->quiet = t;
+		now = t - q->quiet >= most;
+	}
+	if (now)
 		notify(q);
 }
 

@@ -17,10 +17,11 @@
 
 #include "vmm/log.h"
 
-#define LINE_SHOWN 200 /* bytes of a line that are shown */
-#define READ_TURN 4096 /* bytes taken in one call */
-#define END_MS 1000    /* how long the end of a killed process is waited for */
-#define SAY_MS 300     /* and that of one that seems to have failed, before it is killed */
+#define LINE_SHOWN 200        /* bytes of a line that are shown */
+#define READ_TURN 4096        /* bytes taken in one call */
+#define END_MS 1000           /* how long the end of a killed process is waited for */
+#define SAY_MS 300            /* and that of one that seems to have failed, before it is killed */
+#define LAST_WORDS (1u << 20) /* bytes: more of what it prints is not waited for */
 
 struct child {
 	pid_t pid;
@@ -332,6 +333,32 @@ static void say_end(int status, char *buf, size_t size)
 		snprintf(buf, size, "ended with status %d", WEXITSTATUS(status));
 }
 
+/*
+ * Its descendants too, of which we hear only that they closed what all of them print to. One that
+ * has closed that before is not waited for.
+ */
+static bool all_ended_within(struct child *c, int ms)
+{
+	uint64_t now = loop_now(), until = now + (uint64_t)ms * 1000000;
+
+	if (!ended_within(c, ms))
+		return false;
+	for (size_t left = LAST_WORDS; c->out >= 0; now = loop_now()) {
+		struct pollfd p = {.fd = c->out, .events = POLLIN};
+
+		if (now >= until || left < READ_TURN)
+			return false;
+		if (poll(&p, 1, (int)((until - now) / 1000000 + 1)) <= 0)
+			continue;
+		if (!read_some(c, READ_TURN)) {
+			line_ends(c);
+			out_close(c);
+		}
+		left -= READ_TURN;
+	}
+	return true;
+}
+
 /* Kills what is left of it; @ret: how it ended, -1 when it had to be killed or is not gone yet. */
 static void reap(struct child *c, int *ret)
 {
@@ -344,8 +371,8 @@ static void reap(struct child *c, int *ret)
 	/* The group: a sandbox may have made it two processes. Not reaped, so the number is its. */
 	kill(-c->pid, SIGKILL);
 	kill(c->pid, SIGKILL);
-	c->ended = ended_within(c, END_MS);
-	if (c->ended && waitpid(c->pid, &status, WNOHANG) == c->pid && alone)
+	c->ended = all_ended_within(c, END_MS);
+	if (ended_within(c, 0) && waitpid(c->pid, &status, WNOHANG) == c->pid && alone)
 		*ret = status;
 	close(c->pidfd);
 	c->pidfd = -1;
@@ -372,8 +399,6 @@ int child_failed(struct child *c, struct err *e)
 	c->quiet = true;
 	ended_within(c, SAY_MS);
 	reap(c, &status);
-	if (c->out >= 0)
-		read_some(c, 1u << 20);
 	line_ends(c);
 	if (status != -1)
 		say_end(status, how, sizeof(how));

@@ -258,4 +258,6 @@ static inline uint8_t net_command(struct net_rig *f, unsigned what, const void *
 	return *(uint8_t *)fake_at(&f->m, ack);
 }
 
+#define EACH_END(e) for (enum end e = END_TAP; e <= END_STREAM; e++)
+
 #endif

@@ -123,7 +123,7 @@ static void logged_at(enum log_level level, const char *text, char *buf, size_t 
 	dup2(out[1], 2);
 	log_set_level(level);
 	assert_int_equal(child_watch(c, l), 0);
-	for (unsigned i = 0; i < 300; i++) {
+	for (unsigned i = 0; i < 1000; i++) {
 		turn(l);
 		usleep(1000);
 	}
@@ -208,8 +208,8 @@ static void its_descendants_end_with_it(void **state)
 	int pid;
 
 	(void)state;
-	assert_int_equal(born(&c, "sleep 1000 & echo $!; wait", NULL), 0);
-	child_output(c, buf, sizeof(buf) - 1, 300);
+	assert_int_equal(born(&c, "sleep 1000 & printf '%063d' $!; wait", NULL), 0);
+	child_output(c, buf, sizeof(buf) - 1, 20000);
 	pid = atoi(buf);
 	assert_true(pid > 1);
 	assert_int_equal(kill(pid, 0), 0);
@@ -227,6 +227,21 @@ static void its_descendants_end_with_it(void **state)
 		usleep(1000);
 	}
 	assert_int_equal(kill(pid, 0), -1);
+}
+
+/* Whoever asks whether it may still do something hears of it. */
+static void a_descendant_that_got_away_is_not_called_ended(void **state)
+{
+	char buf[64];
+	struct child *c;
+
+	(void)state;
+	assert_int_equal(born(&c, "setsid sh -c 'printf %063d $$; exec sleep 1000' & wait", NULL), 0);
+	child_output(c, buf, sizeof(buf) - 1, 20000);
+	assert_true(atoi(buf) > 1);
+	assert_false(child_end(c));
+	child_free(c);
+	assert_int_equal(kill(atoi(buf), SIGKILL), 0);
 }
 
 static void last_words_are_part_of_the_error(void **state)
@@ -272,6 +287,7 @@ int main(void)
 		cmocka_unit_test(a_flood_of_lines_is_cut),
 		cmocka_unit_test(long_lines_are_cut),
 		cmocka_unit_test(its_descendants_end_with_it),
+		cmocka_unit_test(a_descendant_that_got_away_is_not_called_ended),
 		cmocka_unit_test(last_words_are_part_of_the_error),
 		cmocka_unit_test(the_end_may_come_twice),
 	};

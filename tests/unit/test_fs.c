@@ -257,6 +257,24 @@ static void slow_operations_wear_the_patience_out(void **state)
 	assert_true(vhost_user_dead(((struct vuser *)f->r.v)->u));
 }
 
+/* A guest may bring that about as often as it likes. */
+static void prompt_operations_cost_no_patience(void **state)
+{
+	struct fixture *f = *state;
+
+	make(f);
+	rig_run(&f->r, 0);
+	vu_wait_ms = 100;
+	f->r.p.slow_us = 1000;
+	f->r.v->bearer.queue_fd = changing_fd;
+	for (unsigned i = 0; i < 400; i++) {
+		next_fd = i & 1 ? STDERR_FILENO : STDOUT_FILENO;
+		virtio_rewired(f->r.v, 0);
+	}
+	assert_false(vhost_user_dead(((struct vuser *)f->r.v)->u));
+	vu_wait_ms = 1000;
+}
+
 /* ------------------------------------------------------------- without */
 
 static void what_was_under_way_is_answered_when_it_goes(void **state)
@@ -418,6 +436,7 @@ int main(void)
 		T(a_stop_has_one_deadline_for_all_its_messages),
 		T(each_operation_has_a_deadline_of_its_own),
 		T(slow_operations_wear_the_patience_out),
+		T(prompt_operations_cost_no_patience),
 		T(what_was_under_way_is_answered_when_it_goes),
 		T(what_it_had_answered_is_left_alone),
 		T(what_comes_later_is_answered_at_once),

@@ -11,8 +11,6 @@
 
 #include "tests/unit/net_rig.h"
 
-#define EACH_END(e) for (enum end e = END_TAP; e <= END_STREAM; e++)
-
 static void kick_rx(struct net_rig *f)
 {
 	virtio_kick(f->v, 0);
@@ -453,38 +451,6 @@ static void one_queue_is_reset_alone(void **state)
 	}
 }
 
-/* ------------------------------------------------------------- looking instead of being told */
-
-static void rings_are_served_without_a_kick(void **state)
-{
-	(void)state;
-	EACH_END(e)
-	{
-		struct net_rig *f = net_live(e, MRG);
-		const struct loop_poll_ops *o = f->n->poll.ops;
-
-		o->begin(f->n);
-		assert_false(o->ready(f->n));
-		assert_int_equal(fake_used_flags(&f->r[0]) & fake_used_flags(&f->r[1]), 1);
-		net_send(f, 70, 4096);
-		assert_true(o->ready(f->n));
-		o->run(f->n);
-		assert_int_equal(net_left(f), 70);
-		net_arrive(f, 71);
-		net_give(f, 0, 4, BUF);
-		assert_true(o->ready(f->n));
-		o->run(f->n);
-		net_assert_got(f, 71, 1);
-		assert_false(o->ready(f->n));
-		net_send(f, 72, 4096);
-		assert_true(o->end(f->n));
-		turn(f->loop);
-		assert_int_equal(net_left(f), 72);
-		assert_int_equal(fake_used_flags(&f->r[1]), 0);
-		net_end(f);
-	}
-}
-
 /* ------------------------------------------------------------- the host's side ends */
 
 static void a_host_that_ends_takes_the_link_down_once(void **state)
@@ -586,7 +552,6 @@ int main(void)
 		cmocka_unit_test(a_broken_ring_stops_only_itself),
 		cmocka_unit_test(a_reset_with_buffers_in_hand_begins_anew),
 		cmocka_unit_test(one_queue_is_reset_alone),
-		cmocka_unit_test(rings_are_served_without_a_kick),
 		cmocka_unit_test(a_host_that_ends_takes_the_link_down_once),
 		cmocka_unit_test(a_peer_that_sends_no_frames_is_left),
 		cmocka_unit_test(a_frame_may_come_in_pieces),

@@ -335,6 +335,24 @@ static void a_channel_that_nobody_reads_is_the_end(void **state)
 	assert_true(vhost_user_dead(f->u));
 }
 
+/* What it says last does not make its end ours. */
+static void a_peer_that_dies_after_it_spoke_has_gone(void **state)
+{
+	struct fixture *f = *state;
+	struct vhost_ring r = {.size = 64, .kick = STDOUT_FILENO, .call = STDOUT_FILENO, .err = -1};
+
+	adopt(f, VHOST_USER_NEEDS_CONFIG);
+	assert_int_equal(f->u->h.ops->ring_start(&f->u->h, 1, &r), 0);
+	turns(f->loop, 2);
+	back_says(f, VU_BACKEND_CONFIG_CHANGE_MSG, VU_NEED_REPLY, 0);
+	close(f->p.back);
+	f->p.back = -1;
+	shutdown(f->p.fd, SHUT_RDWR);
+	TURNS_UNTIL(f->loop, f->died);
+	assert_string_equal(f->u->reason, "it closed the connection");
+	assert_false(vhost_user_may_write(f->u));
+}
+
 static void a_closed_channel_is_no_end(void **state)
 {
 	struct fixture *f = *state;
@@ -425,6 +443,7 @@ int main(void)
 		T(a_flood_of_changes_is_taken_in_turns),
 		T(a_request_that_was_not_negotiated_is_the_end),
 		T(a_channel_that_nobody_reads_is_the_end),
+		T(a_peer_that_dies_after_it_spoke_has_gone),
 		T(a_closed_channel_is_no_end),
 		T(it_connects_exactly_once),
 		T(an_end_between_two_machines_is_told_the_second),

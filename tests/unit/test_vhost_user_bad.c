@@ -186,6 +186,21 @@ static void a_refusal_of_what_must_be_is_the_end(void **state)
 	dies(*state, VU_SET_FEATURES, BAD_REFUSE, "SET_FEATURES: it refused");
 }
 
+/* A ring that the peer says it has not started: nobody writes to memory for it. */
+static void a_refused_kick_starts_no_ring(void **state)
+{
+	struct fixture *f = *state;
+	struct vhost_ring r = {.size = 64, .kick = 0, .call = 0, .err = -1};
+
+	assert_int_equal(adopt(f, NULL), 0);
+	f->p.at = VU_SET_VRING_KICK;
+	__atomic_store_n(&f->p.bad, BAD_REFUSE, __ATOMIC_RELEASE);
+	f->u->h.ops->begin(&f->u->h);
+	assert_int_equal(f->u->h.ops->ring_start(&f->u->h, 0, &r), -ENOTCONN);
+	assert_string_equal(f->u->reason, "SET_VRING_KICK: it refused");
+	assert_false(vhost_user_may_write(f->u));
+}
+
 static void an_answer_too_many_is_the_end(void **state)
 {
 	struct fixture *f = *state;
@@ -288,6 +303,7 @@ int main(void)
 		T(a_ring_that_does_not_stop_is_the_end),
 		T(a_bad_acknowledgement_is_the_end),
 		T(a_refusal_of_what_must_be_is_the_end),
+		T(a_refused_kick_starts_no_ring),
 		T(an_answer_too_many_is_the_end),
 		T(a_peer_that_goes_away_is_noticed_without_being_asked),
 		T(a_peer_without_version_1_is_refused),

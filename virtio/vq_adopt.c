@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Taking a queue over from whoever served it before. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "virtio/vq_lost.h"
+#include "virtio/vq_ring.h"
+
+static bool garbage(struct vq *q, const char *section, const char *why)
+{
+	vq_break(q, section, why);
+	return false;
+}
+
+static uint32_t used_elem(const struct vq *q, uint16_t index)
+{
+	return gwin_load32(&q->used, RING_ELEMS + (index & (q->size - 1u)) * USED_ELEM);
+}
+
+/* A ring that was never once around has zeros in front of it, where a driver has cleared it. */
+static bool is_first_round(const struct vq *q, uint16_t avail, uint16_t used)
+{
+	if (avail >= q->size || used > avail)
+		return false;
+	for (unsigned i = avail; i < q->size; i++)
+		if (avail_elem(q, (uint16_t)i) || used_elem(q, (uint16_t)i))
+			return false;
+	return true;
+}
+
+/* Copies the heads, once: the guest may go on changing them. False: the queue is broken. */
+static bool copy_history(struct vq *q, struct vq_history *h, uint16_t avail, uint16_t used)
+{
+	uint16_t *to_avail = (uint16_t *)h->avail, *to_used = (uint16_t *)h->used;
+
+	h->whole = is_first_round(q, avail, used);
+	h->navail = h->whole ? avail : q->size;
+	h->nused = h->whole ? used : q->size;
+	for (unsigned i = 0; i < h->navail; i++) {
+		to_avail[i] = avail_elem(q, (uint16_t)(avail - h->navail + i));
+		if (to_avail[i] >= q->size)
+			return garbage(q, "2.7.6", "a chain's head is out of range");
+	}
+	for (unsigned i = 0; i < h->nused; i++) {
+		uint32_t head = used_elem(q, (uint16_t)(used - h->nused + i));
+
+		if (head >= q->size)
+			return garbage(q, "2.7.8", "the used ring holds garbage");
+		to_used[i] = (uint16_t)head;
+	}
+	return true;
+}
+
+static int find_lost(struct vq *q, uint16_t used, unsigned n)
+{
+	uint16_t *room = calloc(q->size, 3 * sizeof(*room));
+	struct vq_history h = {.size = q->size};
+	int r = 0;
+
+	if (!room)
+		return -ENOMEM;
+	h.avail = room + q->size;
+	h.used = room + 2 * q->size;
+	if (copy_history(q, &h, (uint16_t)(used + n), used))
+		r = vq_lost(&h, n, room);
+	if (r < 0) {
+		free(room);
+		return r;
+	}
+	q->lost = room;
+	q->nlost = (unsigned)r;
+	return 0;
+}
+
+int vq_adopt(struct vq *q, struct vq_adopted *ret)
+{
+	uint16_t used = gwin_load16_acquire(&q->used, RING_IDX);
+	uint16_t avail = gwin_load16_acquire(&q->avail, RING_IDX);
+	unsigned n = (uint16_t)(avail - used);
+	int r = 0;
+
+	*ret = (struct vq_adopted){0};
+	if (n > q->size) {
+		vq_break(q, "2.7.13", "the available and the used index are too far apart");
+		return 0;
+	}
+	q->used_idx = used;
+	q->avail_next = q->avail_seen = avail;
+	if (n)
+		r = find_lost(q, used, n);
+	if (r == 0 && !q->broken)
+		*ret = (struct vq_adopted){q->nlost, n - q->nlost};
+	return r;
+}
