@@ -69,7 +69,7 @@ TROUBLE = "WARNING:|BUG:|Firmware Bug|Call Trace|Oops|I/O error|ACPI.*(Error|War
 
 # An emulated processor delivers, once in some hundred boots, an event between SYSCALL and the
 # kernel's first instruction, where a real one delivers none: the kernel has no stack there yet.
-# mvm has no part in that (its vCPUs' state is never set while they run), so such a boot is repeated.
+# Other VMMs' guests panic there now and then too, so such a boot is repeated.
 IMPOSSIBLE = r"double fault: [^\n]*\n(.*\n)?[^\n]*\n?.*RIP: 0010:entry_SYSCALL_64\+0x0/"
 
 
