@@ -201,6 +201,10 @@ static int fs_build(struct fs *f, const struct fs_config *c, const struct fs_env
 	f->d.refuse = fs_refuse;
 	f->d.end_backend = fs_end_backend;
 	snprintf(f->d.name, sizeof(f->d.name), "fs%u", env->index);
+	if (!strcmp(c->tag, CONFIG_ROOT_TAG))
+		snprintf(f->d.label, sizeof(f->d.label), "%s (the root)", f->d.name);
+	else
+		snprintf(f->d.label, sizeof(f->d.label), "%s (tag %s)", f->d.name, c->tag);
 	fill_space(f, c);
 	r = vuser_init(&f->d, &fs_ops, &below, NULL);
 	if (r == 0 && f->host->daemon)

@@ -194,10 +194,10 @@ static int measure(struct image_file *f, const struct disk_config *c, struct err
 		return err_msg(e, -EINVAL, "%s has only %llu bytes: a disk needs at least 512",
 			       c->path, (unsigned long long)f->size);
 	if (f->size % SECTOR)
-		log_warn("%s: its size, %llu bytes, is not a multiple of 512: the guest does not "
-			 "see the last %llu",
-			 c->path, (unsigned long long)f->size,
-			 (unsigned long long)(f->size % SECTOR));
+		log_warn("%s %s: its size, %llu bytes, is not a multiple of 512: the guest does "
+			 "not see the last %u byte%s",
+			 config_disk_option(c), c->path, (unsigned long long)f->size,
+			 (unsigned)(f->size % SECTOR), f->size % SECTOR == 1 ? "" : "s");
 	f->size -= f->size % SECTOR;
 	/* What does not fit virtio's exponent of 512 (section 5.2.4) is no use to a guest. */
 	if (f->physical < SECTOR || f->physical > (1u << 20) || (f->physical & (f->physical - 1)))

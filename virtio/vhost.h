@@ -146,7 +146,7 @@ struct vhost_user_owner {
 	void (*config_changed)(
 		void *arg); /* the device's configuration, at the peer; on the loop */
 	void *arg;
-	const char *name; /* the device's, for logs: "fs0" */
+	const char *name; /* the device's, for logs: "fs0 (tag src)" */
 };
 /*
  * What goes wrong at the peer, or takes it longer than VHOST_WAIT_MS, ends the connection:

@@ -22,7 +22,7 @@ struct vhost_user {
 	uint64_t patience; /* ns that may be waited from then on */
 	uint64_t calm;     /* until when a changed configuration is not asked for again */
 	char reason[160];  /* why it is dead */
-	char name[32];     /* "fs0: vhost-user" */
+	char name[144];    /* "fs0 (tag src): vhost-user" */
 	struct loop *loop; /* between bind and unbind */
 	struct vhost_user_owner owner;
 	struct loop_fd src, back_src;

@@ -48,17 +48,18 @@ int vsock_host_open(struct vsock_host **ret, const struct vsock_config *c, struc
 	int r;
 
 	if (strlen(c->socket) + PORT_TEXT >= sizeof(un.sun_path))
-		return err_msg(e, -ENAMETOOLONG,
-			       "vsock: socket %s: path too long: with a port behind it at most %zu "
-			       "bytes fit",
-			       c->socket, sizeof(un.sun_path) - 1);
+		return err_msg(
+			e, -ENAMETOOLONG,
+			"--vsock: socket %s: path too long: with a port behind it at most %zu "
+			"bytes fit",
+			c->socket, sizeof(un.sun_path) - 1);
 	h = calloc(1, sizeof(*h));
 	if (!h)
-		return err_msg(e, -ENOMEM, "vsock: out of memory");
+		return err_msg(e, -ENOMEM, "--vsock: out of memory");
 	r = unix_listen_open(&h->at, c->socket, BACKLOG, e);
 	if (r < 0) {
 		free(h);
-		err_ctx(e, "vsock");
+		err_ctx(e, "--vsock");
 		return r;
 	}
 	h->conns_max = raise_limit();

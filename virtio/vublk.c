@@ -93,7 +93,7 @@ static void config_changed(void *arg)
 	if (refresh(b->host, &e) < 0) {
 		if (!vhost_user_dead(b->d.u))
 			log_guest(&b->d.v.budget, "%s: its new configuration is not taken: %s",
-				  b->d.name, e.text);
+				  b->d.label, e.text);
 		return;
 	}
 	fill_space(&b->d.v);
@@ -121,7 +121,8 @@ int vublk_host_open(struct vublk_host **ret, const struct disk_config *c, struct
 	int r;
 
 	if (!h)
-		return err_msg(e, -ENOMEM, "--disk socket=%s: out of memory", c->path);
+		return err_msg(e, -ENOMEM, "%s socket=%s: out of memory", config_disk_option(c),
+			       c->path);
 	r = vhost_user_connect(&h->u, c->path, VHOST_USER_NEEDS_CONFIG, e);
 	if (r == 0)
 		r = refresh(h, e);
@@ -132,7 +133,7 @@ int vublk_host_open(struct vublk_host **ret, const struct disk_config *c, struct
 			    "the guest write");
 	if (r < 0) {
 		vublk_host_close(h);
-		return err_ctx(e, "--disk socket=%s", c->path);
+		return err_ctx(e, "%s socket=%s", config_disk_option(c), c->path);
 	}
 	*ret = h;
 	return 0;
@@ -212,6 +213,7 @@ static int build(struct vublk *b, const struct disk_config *c, const struct vubl
 	b->d.u = h->u;
 	b->d.refuse = refuse;
 	snprintf(b->d.name, sizeof(b->d.name), "disk%u", env->index);
+	snprintf(b->d.label, sizeof(b->d.label), "%s (%s)", b->d.name, c->path);
 	/* An earlier guest may have changed the cache; a peer that died is told of elsewhere. */
 	refresh(h, &ignored);
 	below.queues = queue_count(h, c, env->cpus);
@@ -231,11 +233,13 @@ int vublk_new(struct virtio **ret, const struct disk_config *c, const struct vub
 	int r;
 
 	if (!b)
-		return err_msg(e, -ENOMEM, "--disk socket=%s: out of memory", c->path);
+		return err_msg(e, -ENOMEM, "%s socket=%s: out of memory", config_disk_option(c),
+			       c->path);
 	r = build(b, c, env);
 	if (r < 0) {
 		vublk_free(&b->d.v);
-		return err_msg(e, r, "--disk socket=%s: %s", c->path, strerror(-r));
+		return err_msg(e, r, "%s socket=%s: %s", config_disk_option(c), c->path,
+			       strerror(-r));
 	}
 	*ret = &b->d.v;
 	return 0;

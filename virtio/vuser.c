@@ -17,12 +17,12 @@ static void adopt(struct vuser *d, unsigned q)
 	d->adopted[q] = true;
 	if (r < 0)
 		log_guest(&d->v.budget, "%s: queue %u: what was under way stays unanswered: %s",
-			  d->name, q, strerror(-r));
+			  d->label, q, strerror(-r));
 	else if (a.hidden)
 		log_guest(&d->v.budget,
 			  "%s: queue %u: %u old requests stay unanswered: the rings "
 			  "do not show any more which they are",
-			  d->name, q, a.hidden);
+			  d->label, q, a.hidden);
 	/* The back end may have returned some, and died before it said so. */
 	virtio_interrupt(&d->v, q);
 }
@@ -71,7 +71,7 @@ static bool end_backend(struct vuser *d)
 		d->at_large = true;
 		log_error("%s: its back end may still write to the guest's memory: the machine "
 			  "ends",
-			  d->name);
+			  d->label);
 		power_report(&d->power, POWER_FAIL);
 	}
 	return !d->at_large;
@@ -154,7 +154,7 @@ int vuser_init(struct vuser *d, const struct virtio_ops *ops, const struct vuser
 		.died = on_died,
 		.config_changed = config_changed,
 		.arg = d,
-		.name = d->name,
+		.name = d->label,
 	};
 	struct vhost *h = vhost_user_vhost(d->u);
 	int r = virtio_init(&d->v, ops, d->name, env->gm, env->loop);

@@ -24,6 +24,7 @@ struct vuser {
 	struct vhost_user *u; /* lent */
 	struct vhost_link link;
 	char name[16];
+	char label[128]; /* for logs, with what the user calls it: "fs0 (tag src)" */
 	struct power_sink power;
 	bool adopted[VIRTIO_QUEUES_MAX]; /* its ring was taken over */
 	bool at_large;                   /* no ring ever will be: the machine ends */
@@ -42,9 +43,9 @@ struct vuser_env {
 	uint16_t queue_size;
 };
 /*
- * @d zeroed, but for name, u, refuse, end_backend and the device's own bits in v.offered. @o: what
- * to call at a change of the configuration, or NULL. 0 or a negative errno; vuser_fini after
- * a failure, too.
+ * @d zeroed, but for name, label, u, refuse, end_backend and the device's own bits in v.offered.
+ * @o: what to call at a change of the configuration, or NULL. 0 or a negative errno; vuser_fini
+ * after a failure, too.
  */
 int vuser_init(struct vuser *d, const struct virtio_ops *ops, const struct vuser_env *env,
 	       void (*config_changed)(void *d));

@@ -357,16 +357,16 @@ static int check_disk(const struct disk_config *d, struct err *e)
 	return config_check_queue_size(d->queue_size, CONFIG_DISK_QUEUE_MIN, e);
 }
 
-const char *config_disk_option(const struct config *c, size_t i)
+const char *config_disk_option(const struct disk_config *d)
 {
-	return i == 0 && c->rootfs && !c->root_is_fs ? "--rootfs" : "--disk";
+	return d->root ? "--rootfs" : "--disk";
 }
 
 static int check_disks(const struct config *c, struct err *e)
 {
 	for (size_t i = 0; i < c->ndisks; i++)
 		if (check_disk(&c->disks[i], e))
-			return err_ctx(e, "%s %s", config_disk_option(c, i),
+			return err_ctx(e, "%s %s", config_disk_option(&c->disks[i]),
 				       c->disks[i].path ? c->disks[i].path : "");
 	return 0;
 }

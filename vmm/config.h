@@ -48,6 +48,7 @@ struct disk_config {
 	uint16_t queues;     /* 0: one a vCPU, at most 8 */
 	uint16_t queue_size; /* 0: 512 */
 	bool vhost_user;     /* path is the socket of a vhost-user-blk back end */
+	bool root;           /* --rootfs gave it */
 };
 
 #define CONFIG_NETS_MAX 8
@@ -162,8 +163,8 @@ int config_queue_size(const char *text, unsigned min, uint16_t *ret, struct err 
 /* The same of one that nobody parsed; 0 is the default, and fine. */
 int config_check_queue_size(unsigned size, unsigned min, struct err *e);
 
-/* Which option gave disk @i: "--rootfs" or "--disk". */
-const char *config_disk_option(const struct config *c, size_t i);
+/* Which option gave it: "--rootfs" or "--disk". */
+const char *config_disk_option(const struct disk_config *d);
 
 /* The command line's spellings. config_disk appends one disk; config_string replaces. */
 int config_disk(struct config *c, const char *text, struct err *e);

@@ -29,7 +29,7 @@ static bool device(const struct config *c, size_t k, struct named *n)
 {
 	if (k < c->ndisks) {
 		n->id = c->disks[k].id;
-		NAME(n, "%s %s", config_disk_option(c, k), c->disks[k].path);
+		NAME(n, "%s %s", config_disk_option(&c->disks[k]), c->disks[k].path);
 		return true;
 	}
 	k -= c->ndisks;

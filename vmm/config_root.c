@@ -142,6 +142,7 @@ static int disk_first(struct config *c, struct err *e)
 	if (ret)
 		return err_ctx(e, "--rootfs %s", c->rootfs);
 	d = c->disks[c->ndisks - 1];
+	d.root = true;
 	memmove(&c->disks[1], &c->disks[0], (c->ndisks - 1) * sizeof(c->disks[0]));
 	c->disks[0] = d;
 	return 0;

@@ -68,13 +68,12 @@ static void describe_disk(const struct machine *m, unsigned i)
 	snprintf(name, sizeof(name), "disk%u", i);
 	const struct virtio *v = slots_find(m, name);
 	if (d->vhost_user) {
-		log_info("%s %s: vhost-user, %u queue%s", config_disk_option(m->host->cfg, i),
-			 d->path, v->nqueues, v->nqueues == 1 ? "" : "s");
+		log_info("%s %s: vhost-user, %u queue%s", config_disk_option(d), d->path,
+			 v->nqueues, v->nqueues == 1 ? "" : "s");
 		return;
 	}
 	memcpy(&sectors, v->config, sizeof(sectors));
-	log_info("%s %s: %llu bytes, raw, %s, %s, %s, %u queue%s",
-		 config_disk_option(m->host->cfg, i), d->path,
+	log_info("%s %s: %llu bytes, raw, %s, %s, %s, %u queue%s", config_disk_option(d), d->path,
 		 (unsigned long long)le64toh(sectors) * 512, d->readonly ? "read-only" : "writable",
 		 d->direct ? "past the page cache" : "through the page cache",
 		 d->writethrough ? "write-through" : "write-back", v->nqueues,

@@ -119,10 +119,11 @@ static int build_disk(struct machine *m, unsigned i, struct err *e)
 	if (r == 0)
 		r = blk_new(&b, &c->disks[i], &env, e);
 	if (r < 0)
-		return err_ctx(e, "%s", config_disk_option(c, i)); /* the image named its file */
+		return err_ctx(e, "%s",
+			       config_disk_option(&c->disks[i])); /* the image named its file */
 	r = attach(m, blk_virtio(b), e);
 	if (r == 0 && !m->host->again && !c->disks[i].raw && image_looks_raw(c->disks[i].path, e))
-		return err_ctx(e, "%s", config_disk_option(c, i));
+		return err_ctx(e, "%s", config_disk_option(&c->disks[i]));
 	return r;
 }
 

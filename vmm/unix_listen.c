@@ -29,8 +29,9 @@ static int take_over(const struct sockaddr_un *un, struct err *e)
 	if (lstat(un->sun_path, &st))
 		return errno == ENOENT ? 0 : err_sys(e, "socket %s", un->sun_path);
 	if (!S_ISSOCK(st.st_mode))
-		return err_msg(e, -EEXIST, "socket %s: there is something else of that name",
-			       un->sun_path);
+		return err_msg(e, -EEXIST, "socket %s: there is a %s of that name%s", un->sun_path,
+			       S_ISDIR(st.st_mode) ? "directory" : "file",
+			       S_ISDIR(st.st_mode) ? "" : " that is no socket");
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return err_sys(e, "socket");

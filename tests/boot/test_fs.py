@@ -145,7 +145,7 @@ class Ends(TestCase):
         t.expect(r"\nREADY\r")
         for p in children(t.proc.pid, "virtiofsd"):
             os.kill(p, signal.SIGKILL)
-        t.expect("fs0: vhost-user: it closed the connection; the device is dead")
+        t.expect(r"fs0 \(tag a\): vhost-user: it closed the connection; the device is dead")
         out = t.out
         t.expect("NOBODY-HANGS")
         t.expect(r"Transport endpoint is not connected")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks that another process serves: qemu-storage-daemon's vhost-user-blk export."""
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -82,7 +83,7 @@ class VhostUserBlock(vm.TestCase):
         self.addCleanup(t.close)
         t.expect(r"\nREADY\r")
         p.kill()
-        t.expect("disk1: vhost-user: it closed the connection; the device is dead")
+        t.expect(rf"disk1 \({re.escape(sock)}\): vhost-user: it closed the connection; the device is dead")
         t.expect("NOBODY-HANGS")
         t.expect("LATER=1")
         self.assertEqual(t.wait(), 0, t.out)

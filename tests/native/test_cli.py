@@ -382,7 +382,8 @@ class Disks(Cli):
 
     def test_odd_size_is_warned_of_and_cut(self):
         path = self.image(size=(1 << 20) + 100)
-        self.runs("--disk", path, err="not a multiple of 512")
+        r = self.runs("--disk", path, err=f"mvm: --disk {path}: its size, 1048676 bytes, is not a multiple of 512")
+        self.assertTrue(r.err.endswith("does not see the last 100 bytes\n"), r)
         self.assertEqual(os.path.getsize(path), (1 << 20) + 100)
 
     def test_below_one_sector(self):

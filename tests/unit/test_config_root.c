@@ -123,7 +123,7 @@ static void disks_do_not_move_for_a_directory(void **s)
 	assert_int_equal(config_check_root(&cfg, &err), 0);
 	assert_int_equal(cfg.ndisks, 1);
 	assert_string_equal(cfg.disks[0].path, "/d");
-	assert_string_equal(config_disk_option(&cfg, 0), "--disk");
+	assert_string_equal(config_disk_option(&cfg.disks[0]), "--disk");
 }
 
 static void the_hosts_own_root_is_known_by_any_name(void **s)
@@ -155,7 +155,7 @@ static void image_is_the_first_disk_as_before(void **s)
 	/* What is not there is a disk's to complain of. */
 	assert_int_equal(root("%s", "/nonexistent"), 0);
 	assert_int_equal(cfg.ndisks, 1);
-	assert_string_equal(config_disk_option(&cfg, 0), "--rootfs");
+	assert_string_equal(config_disk_option(&cfg.disks[0]), "--rootfs");
 }
 
 static void refused(const char *fmt, const char *path, const char *why)

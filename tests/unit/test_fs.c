@@ -91,6 +91,22 @@ static void it_shows_its_tag_and_its_queues(void **state)
 	assert_string_equal(f->r.v->name, "fs0");
 }
 
+/* For logs. */
+static void it_is_called_what_the_user_calls_it(void **state)
+{
+	struct fixture *f = *state;
+	struct vuser *d;
+
+	make(f);
+	d = (struct vuser *)f->r.v;
+	assert_string_equal(d->u->name, "fs0 (tag share): vhost-user");
+	f->r.v->ops->free(f->r.v);
+	strcpy(f->c.tag, CONFIG_ROOT_TAG);
+	build(f);
+	d = (struct vuser *)f->r.v;
+	assert_string_equal(d->u->name, "fs0 (the root): vhost-user");
+}
+
 static void a_tag_of_36_bytes_has_no_nul(void **state)
 {
 	struct fixture *f = *state;
@@ -425,6 +441,7 @@ static void a_flood_is_answered_in_turns(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(it_is_called_what_the_user_calls_it),
 		T(it_shows_its_tag_and_its_queues),
 		T(a_tag_of_36_bytes_has_no_nul),
 		T(it_offers_what_both_can),

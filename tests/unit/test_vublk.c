@@ -95,6 +95,31 @@ static void its_configuration_is_the_peers(void **state)
 	assert_false(f->r.v->offered & BIT(34));
 }
 
+/* For logs. */
+static void it_is_called_what_the_user_calls_it(void **state)
+{
+	struct fixture *f = *state;
+	char name[160];
+
+	make(f);
+	snprintf(name, sizeof(name), "disk1 (%s): vhost-user", f->c.path);
+	assert_string_equal(((struct vuser *)f->r.v)->u->name, name);
+}
+
+static void what_is_wrong_with_it_names_the_option(void **state)
+{
+	struct disk_config c = {.path = (char *)"/nope.sock", .vhost_user = true};
+	struct vublk_host *h;
+	struct err e = {0};
+
+	(void)state;
+	assert_int_equal(vublk_host_open(&h, &c, &e), -ENOENT);
+	assert_int_equal(strncmp(e.text, "--disk socket=/nope.sock: ", 26), 0);
+	c.root = true;
+	assert_int_equal(vublk_host_open(&h, &c, &e), -ENOENT);
+	assert_int_equal(strncmp(e.text, "--rootfs socket=/nope.sock: ", 28), 0);
+}
+
 static void requests_fit_into_the_queue(void **state)
 {
 	struct fixture *f = *state;
@@ -437,6 +462,8 @@ static void a_start_that_it_refuses_ends_no_machine(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(it_is_called_what_the_user_calls_it),
+		cmocka_unit_test(what_is_wrong_with_it_names_the_option),
 		T(its_configuration_is_the_peers),
 		T(requests_fit_into_the_queue),
 		T(requests_fit_into_every_queue),
