@@ -107,6 +107,14 @@ static const struct feature *lookup(const struct feature *f, const char *name)
 	return NULL;
 }
 
+/* "VIRTIO_RING_F_EVENT_IDX", as the standard has it in full: "EVENT_IDX". */
+static const char *without_prefix(const char *name)
+{
+	const char *at = strcasestr(name, "_F_");
+
+	return at && !strncasecmp(name, "VIRTIO_", 7) ? at + 3 : name;
+}
+
 /* ------------------------------------------------------------- what the user says */
 
 static int unknown(const struct kind *k, const char *name, struct err *e)
@@ -120,7 +128,7 @@ static int unknown(const struct kind *k, const char *name, struct err *e)
 		names[n++] = f->name;
 	names[n] = NULL;
 
-	const char *near = opts_nearest(name, names);
+	const char *near = opts_nearest(without_prefix(name), names);
 
 	return err_msg(e, -EINVAL, "%s: no feature of a %s%s%s%s", name, k->name,
 		       near ? " (did you mean -" : "", near ? near : "", near ? "?)" : "");
@@ -128,14 +136,15 @@ static int unknown(const struct kind *k, const char *name, struct err *e)
 
 static int take(const struct kind *k, const char *word, uint64_t *without, struct err *e)
 {
+	const char *name = without_prefix(word + 1);
 	const struct feature *f;
 
 	if (*word != '-')
 		return err_msg(e, -EINVAL, "\"%s\": features are only taken away: -%s", word,
 			       *word == '+' ? word + 1 : word);
-	f = lookup(k->own, word + 1);
+	f = lookup(k->own, name);
 	if (!f)
-		f = lookup(common, word + 1);
+		f = lookup(common, name);
 	if (!f)
 		return unknown(k, word + 1, e);
 	if (f->bit == VIRTIO_F_VERSION_1)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Feature bits by name, as the standard spells them (virtio 1.2 sections 5 and
- * 6) without VIRTIO_F_ or the device's own prefix: "EVENT_IDX", "MRG_RXBUF".
+ * 6) without VIRTIO_F_ or the device's own prefix: "EVENT_IDX", "MRG_RXBUF". The
+ * user may write the prefix.
  *
  * No state; any thread.
  */

@@ -111,6 +111,8 @@ void machine_marked(void *arg, uint8_t mark);
  * loop of its own, in the order of PCI slots and MMIO pages.
  */
 int slots_build(struct machine *m, struct err *e);
+/* -ENODEV: the user named a device for its features or queues that is not among those built. */
+int slots_check_named(const struct machine *m, struct err *e);
 int slots_start(struct machine *m, struct err *e); /* the loops */
 /*
  * Waits until no device reads or writes guest memory any more, and keeps it so: the first

@@ -207,9 +207,10 @@ static const struct opt boot_options[] = {
 		 "for --disk; or a directory that becomes the root:\n"
 		 "what the guest writes there is lost at the end;\n"
 		 "--rootfs / gives a shell on this machine's own; keys:\n"
-		 "  rw                written to the directory itself\n"
+		 "  ro | rw           what the guest writes: lost, or\n"
+		 "                    written to the directory (ro)\n"
 		 "  cache=auto|always|never (auto)\n"
-		 "  queues=N          (1)\n"
+		 "  queues=N          of requests, 1 to 31 (1)\n"
 		 "  queue_size=N      a power of two, 16 to 1024 (1024)\n"
 		 "  id=NAME           a name of your own, unique"},
 	{VALUE("disk", set_disk, "FILE[,KEY=VALUE...]"), .repeat = true,
@@ -217,7 +218,7 @@ static const struct opt boot_options[] = {
 		 "  readonly=on|off   refuse writes (off)\n"
 		 "  direct=on|off     bypass the page cache (off)\n"
 		 "  cache=writeback|writethrough (writeback)\n"
-		 "  queues=N          (one a CPU, at most 8)\n"
+		 "  queues=N          1 to 32 (one a CPU, at most 8)\n"
 		 "  queue_size=N      a power of two, 4 to 1024 (512)\n"
 		 "  serial=TEXT       serial number (20 characters)\n"
 		 "  id=NAME           a name of your own, unique\n"
@@ -256,9 +257,10 @@ static const struct opt boot_options[] = {
 		 "mount -t virtiofs TAG /mnt (virtiofsd serves it);\n"
 		 "keys (and what they are by default):\n"
 		 "  socket=PATH       in place of dir: one that runs\n"
-		 "  ro                nobody in the guest can write\n"
+		 "  ro | rw           whether anybody in the guest can\n"
+		 "                    write (rw)\n"
 		 "  cache=auto|always|never (auto)\n"
-		 "  queues=N          of requests (1)\n"
+		 "  queues=N          of requests, 1 to 31 (1)\n"
 		 "  queue_size=N      a power of two, 16 to 1024 (1024)\n"
 		 "  id=NAME           a name of your own, unique"},
 	{GROUP("Consoles:")},
@@ -269,7 +271,8 @@ static const struct opt boot_options[] = {
 	{GROUP("For developers of drivers:")},
 	{VALUE("virtio-features", set_virtio_features, "DEVICE=-FEATURE[,...]"), .repeat = true,
 	 .help = "what a device shall not offer, in the standard's\n"
-		 "words: disk0=-EVENT_IDX,-INDIRECT_DESC; -v says\n"
+		 "words: disk0=-EVENT_IDX,-INDIRECT_DESC, with their\n"
+		 "prefix (VIRTIO_RING_F_EVENT_IDX) or without; -v says\n"
 		 "what each offers and what its driver took\n"
 		 "(devices: console, disk0, net0, fs0, ..., rng, vsock)"},
 	{VALUE("virtio-queue-sizes", set_virtio_queue_sizes, "DEVICE=SIZE[:SIZE...]"),

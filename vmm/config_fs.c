@@ -30,7 +30,8 @@ static int fs_tag(void *f, const char *v, struct err *e)
 	struct fs_config *fs = f;
 
 	if (!*v || strlen(v) > CONFIG_FS_TAG)
-		return err_msg(e, -EINVAL, "\"%s\" is not 1 to %d bytes long", v, CONFIG_FS_TAG);
+		return err_msg(e, -EINVAL, "\"%s\" is %zu bytes long, not 1 to %d", v, strlen(v),
+			       CONFIG_FS_TAG);
 	for (const unsigned char *p = (const unsigned char *)v; *p; p++)
 		if (*p <= ' ' || *p == 0x7f)
 			return err_msg(e, -EINVAL, "holds a blank or a control character");
@@ -53,9 +54,26 @@ static int fs_id(void *f, const char *v, struct err *e)
 	return config_string(&((struct fs_config *)f)->id, v, e);
 }
 
-static int fs_readonly(void *f, const char *v, struct err *e)
+/* Two words for one thing: a share may have one of them. */
+struct fs_words {
+	struct fs_config f;
+	bool ro, rw; /* which were given */
+};
+
+static int fs_ro(void *f, const char *v, struct err *e)
 {
-	return opts_onoff(v, &((struct fs_config *)f)->readonly, e);
+	((struct fs_words *)f)->ro = true;
+	return opts_onoff(v, &((struct fs_words *)f)->f.readonly, e);
+}
+
+static int fs_rw(void *f, const char *v, struct err *e)
+{
+	bool rw = true;
+	int r = opts_onoff(v, &rw, e);
+
+	((struct fs_words *)f)->rw = true;
+	((struct fs_words *)f)->f.readonly = !rw;
+	return r;
 }
 
 static int fs_cache(void *f, const char *v, struct err *e)
@@ -89,34 +107,32 @@ static int fs_queue_size(void *f, const char *v, struct err *e)
 int config_fs(struct config *c, const char *text, struct err *e)
 {
 	static const struct kv_key keys[] = {
-		{"tag", fs_tag, NULL},
-		{"dir", fs_dir, NULL},
-		{"socket", fs_socket, NULL},
-		{"ro", fs_readonly, "ro"},
-		{"cache", fs_cache, NULL},
-		{"queues", fs_queues, NULL},
-		{"queue_size", fs_queue_size, NULL},
-		{"id", fs_id, NULL},
-		{"readonly", NULL, "ro"},
-		{"path", NULL, "dir=DIR"},
-		{"source", NULL, "dir=DIR"},
+		{"tag", fs_tag, NULL},       {"dir", fs_dir, NULL},
+		{"socket", fs_socket, NULL}, {"ro", fs_ro, "ro"},
+		{"rw", fs_rw, "rw"},         {"cache", fs_cache, NULL},
+		{"queues", fs_queues, NULL}, {"queue_size", fs_queue_size, NULL},
+		{"id", fs_id, NULL},         {"readonly", NULL, "ro"},
+		{"path", NULL, "dir=DIR"},   {"source", NULL, "dir=DIR"},
 		{NULL, NULL, NULL},
 	};
-	struct fs_config f = {0};
+	struct fs_words w = {0};
+	struct fs_config *f = &w.f;
 	int r;
 
 	if (c->nfs >= CONFIG_FS_MAX)
 		return err_msg(e, -E2BIG, "at most %d shared directories fit", CONFIG_FS_MAX);
-	r = opts_kv(keys, NULL, text, &f, e);
-	if (r == 0 && !f.tag[0])
+	r = opts_kv(keys, NULL, text, &w, e);
+	if (r == 0 && w.ro && w.rw)
+		r = err_msg(e, -EINVAL, "ro and rw: one of them is meant");
+	if (r == 0 && !f->tag[0])
 		r = err_msg(e, -EINVAL, "the tag is missing (tag=NAME)");
-	if (r == 0 && !strcmp(f.tag, CONFIG_ROOT_TAG))
-		r = err_msg(e, -EINVAL, "tag: %s is that of --rootfs DIRECTORY", f.tag);
+	if (r == 0 && !strcmp(f->tag, CONFIG_ROOT_TAG))
+		r = err_msg(e, -EINVAL, "tag: %s is that of --rootfs DIRECTORY", f->tag);
 	if (r < 0) {
-		fs_fini(&f);
+		fs_fini(f);
 		return r;
 	}
-	c->fs[c->nfs++] = f;
+	c->fs[c->nfs++] = *f;
 	return 0;
 }
 

@@ -286,6 +286,27 @@ static int check_pair(const struct net_config *a, const struct net_config *b, st
 	return 0;
 }
 
+static void name_of(const struct config *c, size_t i, char *buf, size_t size)
+{
+	if (c->nets[i].id)
+		snprintf(buf, size, "net%zu (id %s)", i, c->nets[i].id);
+	else
+		snprintf(buf, size, "net%zu", i);
+}
+
+static int check_macs(const struct config *c, size_t i, size_t j, struct err *e)
+{
+	const uint8_t *mac = c->nets[i].mac;
+	char a[64], b[64];
+
+	if (!c->nets[i].has_mac || memcmp(mac, c->nets[j].mac, 6))
+		return 0;
+	name_of(c, i, a, sizeof(a));
+	name_of(c, j, b, sizeof(b));
+	return err_msg(e, -EEXIST, "mac=%02x:%02x:%02x:%02x:%02x:%02x is that of %s and of %s",
+		       mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], b, a);
+}
+
 /* Locally administered and unicast: IEEE 802, the first byte's lower two bits. */
 static int make_mac(struct net_config *c, struct err *e)
 {
@@ -302,8 +323,11 @@ int config_check_nets(struct config *c, struct err *e)
 
 	for (size_t i = 0; !ret && i < c->nnets; i++) {
 		ret = config_check_queue_size(c->nets[i].queue_size, CONFIG_NET_QUEUE_MIN, e);
-		for (size_t j = 0; !ret && j < i; j++)
+		for (size_t j = 0; !ret && j < i; j++) {
 			ret = check_pair(&c->nets[i], &c->nets[j], e);
+			if (!ret)
+				ret = check_macs(c, i, j, e);
+		}
 		if (!ret && !c->nets[i].has_mac)
 			ret = make_mac(&c->nets[i], e);
 	}

@@ -14,7 +14,7 @@
 struct root {
 	char *path;
 	struct fs_config fs;
-	bool rw, rw_given;
+	bool rw, rw_given, ro_given;
 	const char *alien; /* a key of disks alone */
 };
 
@@ -27,6 +27,16 @@ static int root_rw(void *r, const char *v, struct err *e)
 {
 	((struct root *)r)->rw_given = true;
 	return opts_onoff(v, &((struct root *)r)->rw, e);
+}
+
+static int root_ro(void *r, const char *v, struct err *e)
+{
+	bool ro = true;
+	int ret = opts_onoff(v, &ro, e);
+
+	((struct root *)r)->ro_given = true;
+	((struct root *)r)->rw = !ro;
+	return ret;
 }
 
 static int root_cache(void *r, const char *v, struct err *e)
@@ -88,7 +98,7 @@ static const struct kv_key root_keys[] = {
 	{"direct", root_direct, "direct"},
 	{"serial", root_serial, NULL},
 	{"format", root_format, NULL},
-	{"ro", NULL, NULL},
+	{"ro", root_ro, "ro"},
 	{NULL, NULL, NULL},
 };
 
@@ -114,6 +124,8 @@ static int fs_first(struct config *c, struct root *r, struct err *e)
 {
 	if (r->alien)
 		return alien(r->alien, e);
+	if (r->ro_given && r->rw_given)
+		return err_msg(e, -EINVAL, "ro and rw: one of them is meant");
 	if (c->nfs >= CONFIG_FS_MAX)
 		return err_msg(e, -E2BIG, "and %zu more shared directories: at most %d fit in all",
 			       c->nfs, CONFIG_FS_MAX);
@@ -157,6 +169,10 @@ int config_check_root(struct config *c, struct err *e)
 
 	if (!c->rootfs)
 		return 0;
+	if (!strncmp(c->rootfs, "dir=", 4))
+		return err_msg(e, -EINVAL,
+			       "--rootfs %s: a directory is given by itself: --rootfs %s",
+			       c->rootfs, c->rootfs + 4);
 	ret = opts_kv(root_keys, "path", c->rootfs, &r, &why);
 	if (r.path && !stat(r.path, &st) && S_ISDIR(st.st_mode)) {
 		c->root_is_host = is_host_root(&st);

@@ -43,7 +43,7 @@ static size_t distance(const char *a, const char *b)
 
 const char *opts_nearest(const char *word, const char *const *names)
 {
-	size_t len = strlen(word), best = len / 3 > 2 ? len / 3 : 2;
+	size_t len = strlen(word), best = len / 3 > 1 ? len / 3 : 1;
 	const char *found = NULL;
 
 	if (len < 2 || len > WORD_MAX)
@@ -51,9 +51,6 @@ const char *opts_nearest(const char *word, const char *const *names)
 	for (size_t i = 0; names[i]; i++)
 		if (!strncmp(names[i], word, len))
 			return names[i];
-	/* A two-letter word is at distance 2 from every other: never that far. */
-	if (best >= len)
-		best = len - 1;
 	for (size_t i = 0; names[i]; i++) {
 		size_t far = distance(word, names[i]);
 

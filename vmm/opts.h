@@ -51,7 +51,8 @@ void opts_help(const struct opt *table, FILE *out);
 
 /*
  * The name in @names (NULL-terminated) that @word was meant to be: one that
- * starts with it, or at a small edit distance (a transposition counts one).
+ * starts with it, or at an edit distance of a third of its length, or one
+ * (a transposition counts one).
  * NULL when none is near.
  */
 const char *opts_nearest(const char *word, const char *const *names);

@@ -176,19 +176,28 @@ static int build_vsock(struct machine *m, struct err *e)
 	return r < 0 ? r : attach(m, v, e);
 }
 
+static int none_of(const struct machine *m, const char *option, const char *name, struct err *e)
+{
+	char all[MACHINE_VIRTIO_MAX * 10] = "";
+	size_t at = 0;
+
+	for (unsigned i = 0; i < m->nslots && at < sizeof(all); i++)
+		at += (size_t)snprintf(all + at, sizeof(all) - at, "%s%s", at ? ", " : "",
+				       m->slot[i].v->name);
+	return err_msg(e, -ENODEV, "%s %s: this machine has none; it has %s", option, name, all);
+}
+
 /* The user may have named devices that this machine does not have. */
-static int check_named(const struct machine *m, struct err *e)
+int slots_check_named(const struct machine *m, struct err *e)
 {
 	const struct config *c = m->host->cfg;
 
 	for (size_t i = 0; i < c->nfeatures; i++)
 		if (!slots_find(m, c->features[i].device))
-			return err_msg(e, -ENODEV, "--virtio-features %s: this machine has none",
-				       c->features[i].device);
+			return none_of(m, "--virtio-features", c->features[i].device, e);
 	for (size_t i = 0; i < c->nsizes; i++)
 		if (!slots_find(m, c->sizes[i].device))
-			return err_msg(e, -ENODEV, "--virtio-queue-sizes %s: this machine has none",
-				       c->sizes[i].device);
+			return none_of(m, "--virtio-queue-sizes", c->sizes[i].device, e);
 	return 0;
 }
 
@@ -207,7 +216,7 @@ int slots_build(struct machine *m, struct err *e)
 		r = build_fs(m, i, e);
 	if (r == 0)
 		r = build_vsock(m, e);
-	return r < 0 ? r : check_named(m, e);
+	return r < 0 ? r : slots_check_named(m, e);
 }
 
 /* ------------------------------------------------------------- life */

@@ -26,7 +26,7 @@ class QueueSizes(vm.TestCase):
                 self.assertRegex(r.err, r"rng: 1 queue of 4\n", r)
 
     def test_sizes_for_no_device_and_for_no_use_are_refused(self):
-        for text, why in (("disk3=64", "--virtio-queue-sizes disk3: this machine has none"),
+        for text, why in (("disk3=64", "--virtio-queue-sizes disk3: this machine has none; it has "),
                           ("disk0=2", "--virtio-queue-sizes: disk0: 2 is too small"),
                           ("rng=8:8", "--virtio-queue-sizes: rng: 2 sizes, but it has 1 queue"),
                           ("disk0=100", "--virtio-queue-sizes disk0=100: 100 is not a power of two")):

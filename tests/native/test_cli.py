@@ -270,7 +270,7 @@ class Options(Cli):
                              ("gpu0=-EDID", "gpu0: no device"),
                              ("disk0", "DEVICE=-FEATURE"),
                              ("rng=-VERSION_1", "VERSION_1"),
-                             ("disk7=-FLUSH", "disk7", "this machine has none")):
+                             ("disk7=-FLUSH", "disk7", "this machine has none; it has rng")):
             with self.subTest(value):
                 self.refused(option, value, says=[option, *says])
         disk = self.file("d", bytes(1 << 20))

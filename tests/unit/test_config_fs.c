@@ -88,6 +88,20 @@ static void ro_stands_alone_or_with_a_word_and_anywhere(void **state)
 	refused(c, "tag=a,dir=/tmp,ro,ro=off", "ro: given twice");
 }
 
+static void rw_is_what_it_is_anyway(void **state)
+{
+	struct config *c = *state;
+
+	taken(c, "tag=a,dir=/tmp,rw");
+	taken(c, "tag=b,dir=/tmp,rw=on");
+	taken(c, "tag=c,socket=/x,rw");
+	taken(c, "tag=d,dir=/tmp,rw=off");
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(c->fs[i].readonly, i == 3);
+	refused(c, "tag=a,dir=/tmp,ro,rw", "ro and rw: one of them is meant");
+	refused(c, "tag=a,dir=/tmp,rw=off,ro", "ro and rw: one of them is meant");
+}
+
 static void a_quoted_directory_holds_commas(void **state)
 {
 	struct config *c = *state;
@@ -112,7 +126,8 @@ static void a_tag_may_have_36_bytes(void **state)
 
 	taken(c, "tag=0123456789abcdef0123456789abcdef0123,dir=/tmp");
 	assert_int_equal(strlen(c->fs[0].tag), 36);
-	refused(c, "tag=0123456789abcdef0123456789abcdef01234,dir=/tmp", "1 to 36 bytes");
+	refused(c, "tag=0123456789abcdef0123456789abcdef01234,dir=/tmp",
+		"01234\" is 37 bytes long, not 1 to 36");
 	refused(c, "tag=,dir=/tmp", "the value is empty");
 	refused(c, "tag=a b,dir=/tmp", "blank");
 	refused(c, "tag=a\tb,dir=/tmp", "blank");
@@ -238,6 +253,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(a_directory_takes_all_keys),
 		T(ro_stands_alone_or_with_a_word_and_anywhere),
+		T(rw_is_what_it_is_anyway),
 		T(a_quoted_directory_holds_commas),
 		T(a_socket_stands_for_a_directory),
 		T(a_tag_may_have_36_bytes),

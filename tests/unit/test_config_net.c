@@ -99,6 +99,7 @@ static const struct {
 	{"user,queues=2", "queues=2: with user there is one"},
 	{"user,vhost=on", "vhost=on: needs a TAP"},
 	{"ifname=t", "did you mean tap=NAME?"},
+	{"user,foo=1", "unknown key \"foo\" (there are "},
 	{"t,mtu=1500,mtu=1500", "given twice"},
 	{"fd=2", "fd: out of range (3 to"},
 	{"fd=999", "999 is not open"},
@@ -146,6 +147,13 @@ static void what_two_devices_cannot_share_is_refused(void **state)
 	c.nets[1] = (struct net_config){.kind = NET_FDS, .fd = {9, 8}, .nfds = 2};
 	assert_true(config_check_nets(&c, &e) < 0);
 	assert_non_null(strstr(e.text, "descriptor in common"));
+	reset(NULL);
+	assert_int_equal(say("t"), 0);
+	assert_int_equal(say("u,mac=52:54:00:12:34:ab"), 0);
+	assert_int_equal(say("user,mac=52:54:00:12:34:AB,id=lan"), 0);
+	assert_true(config_check_nets(&c, &e) < 0);
+	assert_string_equal(e.text,
+			    "--net: mac=52:54:00:12:34:ab is that of net1 and of net2 (id lan)");
 }
 
 static void addresses_that_are_made_up_are_local_and_differ(void **state)

@@ -78,8 +78,19 @@ static void rw_writes_through(void **s)
 		assert_true(cfg.root_is_fs && cfg.root_rw);
 		assert_false(cfg.fs[0].readonly);
 	}
-	assert_int_equal(root("%s,rw=off", dir), 0);
-	assert_true(cfg.fs[0].readonly && !cfg.root_rw);
+	assert_int_equal(root("%s,ro=off", dir), 0);
+	assert_true(cfg.root_rw);
+}
+
+static void ro_is_what_it_is_anyway(void **s)
+{
+	static const char *const words[] = {"%s,ro", "%s,ro=on", "%s,rw=off"};
+
+	(void)s;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		assert_int_equal(root(words[i], dir), 0);
+		assert_true(cfg.fs[0].readonly && !cfg.root_rw);
+	}
 }
 
 static void keys_of_a_share_are_taken(void **s)
@@ -181,6 +192,10 @@ static void keys_of_the_other_kind_are_refused_with_the_reason(void **s)
 	refused("%s,queue_size=48", dir, "queue_size: 48 is not a power of two");
 	refused("%s,rw=yes", dir, "\"yes\" is neither on nor off");
 	refused("%s,wr", dir, "\"wr\" is not key=value");
+	refused("%s,ro,rw", dir, ": ro and rw: one of them is meant");
+	refused("%s,rw=off,ro", dir, ": ro and rw: one of them is meant");
+	refused("dir=%s,rw", "tree", "a directory is given by itself: --rootfs tree,rw");
+	refused("%s,ro", image, "did you mean readonly=on?");
 	refused("%s,rw", image, "rw is for directories: an image is written to unless");
 	refused("%s,rw=off", image, "rw is for directories");
 	refused("%s,rw", "/nonexistent", "rw is for directories");
@@ -194,6 +209,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, before, after)
 		T(directory_is_a_share_that_is_only_read),
 		T(rw_writes_through),
+		T(ro_is_what_it_is_anyway),
 		T(keys_of_a_share_are_taken),
 		T(other_shares_come_behind),
 		T(disks_do_not_move_for_a_directory),

@@ -44,6 +44,15 @@ static void names_become_bits(void **state)
 	assert_int_equal(c.features[3].without, BIT(1));
 }
 
+static void names_may_have_the_standards_prefix(void **state)
+{
+	(void)state;
+	assert_int_equal(say("disk0=-VIRTIO_RING_F_EVENT_IDX,-VIRTIO_BLK_F_MQ"), 0);
+	assert_int_equal(say("net0=-virtio_net_f_mrg_rxbuf,-VIRTIO_F_IN_ORDER"), 0);
+	assert_int_equal(c.features[0].without, BIT(29) | BIT(12));
+	assert_int_equal(c.features[1].without, BIT(15) | BIT(35));
+}
+
 static void bad_words_are_named(void **state)
 {
 	static const struct {
@@ -63,6 +72,11 @@ static void bad_words_are_named(void **state)
 		{"disk0=+MQ", "only taken away: -MQ"},
 		{"disk0=-", "no feature"},
 		{"disk0=-EVENT_INDEX", "did you mean -EVENT_IDX?"},
+		{"disk0=-VIRTIO_RING_F_EVENT_INDEX", "did you mean -EVENT_IDX?"},
+		{"disk0=-VIRTIO_F_VERSION_1", "without it no device is left"},
+		{"disk0=-VIRTIO_NET_F_MRG_RXBUF", "VIRTIO_NET_F_MRG_RXBUF: no feature of a disk"},
+		{"disk0=-NET_F_MQ", "NET_F_MQ: no feature"},
+		{"disk0=-VIRTIO_BLK_F_", "no feature"},
 		{"rng=-MQ", "MQ: no feature of a rng"},
 		{"disk0=-VERSION_1", "without it no device is left"},
 		{"a-device-of-a-long-name=-MQ", "must be DEVICE="},
@@ -125,8 +139,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup(f, reset)
-		T(names_become_bits),        T(bad_words_are_named),
-		T(a_device_offers_less),     T(what_is_not_offered_cannot_be_taken_away),
+		T(names_become_bits),
+		T(names_may_have_the_standards_prefix),
+		T(bad_words_are_named),
+		T(a_device_offers_less),
+		T(what_is_not_offered_cannot_be_taken_away),
 		T(sets_are_printed_by_name),
 	};
 

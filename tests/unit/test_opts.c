@@ -216,6 +216,10 @@ static void opts_nearest_bounds(void **s)
 	assert_null(opts_nearest("", names));
 	assert_null(opts_nearest("x", names));
 	assert_null(opts_nearest("qq", names));
+	/* A short word is not at two letters' distance from what was meant. */
+	assert_null(opts_nearest("foo", (const char *const[]){"fd", "-RO", "RO", NULL}));
+	assert_null(opts_nearest("FOO", (const char *const[]){"MQ", "RO", NULL}));
+	assert_string_equal(opts_nearest("fdd", (const char *const[]){"tap", "fd", NULL}), "fd");
 	assert_string_equal(opts_nearest("readnoly", names), "readonly");
 	assert_string_equal(opts_nearest("drect", names), "direct");
 	assert_string_equal(opts_nearest("di", names), "direct");
