@@ -236,7 +236,8 @@ static void a_descendant_that_got_away_is_not_called_ended(void **state)
 	struct child *c;
 
 	(void)state;
-	assert_int_equal(born(&c, "setsid sh -c 'printf %063d $$; exec sleep 1000' & wait", NULL), 0);
+	assert_int_equal(born(&c, "setsid sh -c 'printf %063d $$; exec sleep 1000' & wait", NULL),
+			 0);
 	child_output(c, buf, sizeof(buf) - 1, 20000);
 	assert_true(atoi(buf) > 1);
 	assert_false(child_end(c));

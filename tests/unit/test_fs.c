@@ -260,8 +260,8 @@ static void slow_operations_wear_the_patience_out(void **state)
 
 	make(f);
 	rig_run(&f->r, 0);
-	vu_wait_ms = 1000;
-	f->r.p.slow_us = 300000;
+	vu_wait_ms = 2000;
+	f->r.p.slow_us = 600000;
 	f->r.v->bearer.queue_fd = changing_fd;
 	for (unsigned i = 0; i < 3; i++) {
 		assert_false(vhost_user_dead(((struct vuser *)f->r.v)->u));
@@ -280,15 +280,14 @@ static void prompt_operations_cost_no_patience(void **state)
 
 	make(f);
 	rig_run(&f->r, 0);
-	vu_wait_ms = 100;
-	f->r.p.slow_us = 1000;
+	vu_wait_ms = 1000;
+	f->r.p.slow_us = 10000;
 	f->r.v->bearer.queue_fd = changing_fd;
-	for (unsigned i = 0; i < 400; i++) {
+	for (unsigned i = 0; i < 200; i++) {
 		next_fd = i & 1 ? STDERR_FILENO : STDOUT_FILENO;
 		virtio_rewired(f->r.v, 0);
 	}
 	assert_false(vhost_user_dead(((struct vuser *)f->r.v)->u));
-	vu_wait_ms = 1000;
 }
 
 /* ------------------------------------------------------------- without */

@@ -32,7 +32,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	log_set_level(-1);
-	vu_wait_ms = 200;
+	vu_wait_ms = 5000;
 	assert_int_equal(evfd_prepare(NULL), 0); /* has a file, for good */
 	f->files = open_files();
 	vu_peer_init(&f->p);
@@ -62,6 +62,12 @@ static int adopt(struct fixture *f, struct err *e)
 	return r < 0 ? r : vhost_user_bind(f->u, f->loop, &o);
 }
 
+/* Only what never comes is waited for to the end. */
+static void waits_for(enum vu_bad bad)
+{
+	vu_wait_ms = bad == BAD_STALL || bad == BAD_DRIP ? 200 : 5000;
+}
+
 /* While it is set up: the reason is in the error. */
 static void refused(struct fixture *f, uint32_t at, enum vu_bad bad, const char *reason)
 {
@@ -69,6 +75,7 @@ static void refused(struct fixture *f, uint32_t at, enum vu_bad bad, const char 
 
 	f->p.at = at;
 	f->p.bad = bad;
+	waits_for(bad);
 	assert_int_equal(adopt(f, &e), -EPROTO);
 	if (!strstr(e.text, reason) || !strstr(e.text, vu_request_name(at)))
 		fail_msg("\"%s\" instead of \"%s\"", e.text, reason);
@@ -85,6 +92,7 @@ static void dies(struct fixture *f, uint32_t at, enum vu_bad bad, const char *re
 	assert_int_equal(adopt(f, NULL), 0);
 	f->p.at = at;
 	__atomic_store_n(&f->p.bad, bad, __ATOMIC_RELEASE);
+	waits_for(bad);
 	f->u->h.ops->begin(&f->u->h);
 	if (at == VU_GET_CONFIG)
 		assert_int_equal(vhost_user_get_config(f->u, buf, sizeof(buf), NULL), -ENOTCONN);
@@ -255,6 +263,7 @@ static void what_comes_on_the_channel_is_served_while_an_answer_is_due(void **st
 	assert_int_equal(adopt(f, NULL), 0);
 	f->p.at = VU_GET_QUEUE_NUM;
 	f->p.bad = BAD_STALL;
+	waits_for(BAD_STALL);
 	for (unsigned i = 0; i < 200; i++)
 		assert_int_equal(send(f->p.back, &m, VU_HEADER, MSG_DONTWAIT), VU_HEADER);
 	assert_int_equal(vhost_user_queues(f->u), -ENOTCONN);
