@@ -57,7 +57,7 @@ class Devices(vm.TestCase):
             "while :; do fio --name=d --filename=/dev/vdb --rw=randrw --bsrange=4k-64k --size=64M --iodepth=16 "
             "--ioengine=libaio --direct=1 --verify=crc32c --verify_fatal=1 --runtime=30 > /tmp/o || touch /tmp/bad; "
             "done & ",
-            "while :; do fio --name=s --directory=/mnt --rw=randrw --bsrange=4k-64k --size=16M --ioengine=psync "
+            "while :; do fio --name=s --directory=/mnt --rw=randrw --bsrange=4k-64k --size=2M --ioengine=psync "
             "--verify=crc32c --verify_fatal=1 > /tmp/p && echo 1 >> /tmp/fs || touch /tmp/bad; done & ")
         print_all = "; ".join(f"echo COUNT {k} $({c})" for k, c in COUNTERS.items())
         return ("mount -t tmpfs t /tmp; cd /tmp; mount -t virtiofs work /mnt; touch vsock fs; "
