@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "virtio/vq_ring.h"
-#include "vmm/loop.h"
 
 /* What is kept for reuse: so many chains, each with at most so many segments' room. */
 #define IDLE_MAX 64
@@ -442,24 +441,16 @@ void vq_notify(struct vq *q)
 	notify(q);
 }
 
-#define QUIET_PART 8 /* of the queue */
+#define QUIET_PART 8   /* of the queue */
+#define QUIET_CALLS 16 /* while others' work keeps the device looking */
 #define PROMPT_CALLS 8
 
-void vq_notify_soon(struct vq *q, uint64_t most)
+void vq_notify_soon(struct vq *q)
 {
 	bool now = q->prompt || q->unsignalled >= q->size / QUIET_PART;
 
-	if (!q->unsignalled)
-		return;
 	q->prompt -= q->prompt > 0;
-	if (!now) {
-		uint64_t t = loop_now();
-
-		if (!q->quiet)
-			q->quiet = t;
-		now = t - q->quiet >= most;
-	}
-	if (now)
+	if (now || ++q->quiet >= QUIET_CALLS)
 		notify(q);
 }
 

@@ -58,10 +58,7 @@ static bool rx_ready(struct vsock *s)
 
 static bool poll_ready(void *arg)
 {
-	struct vsock *s = arg;
-
-	vq_notify_soon(virtio_vq(&s->v, VSOCK_TXQ), s->poll.most);
-	return tx_ready(s) || rx_ready(s);
+	return tx_ready(arg) || rx_ready(arg);
 }
 
 static void poll_run(void *arg)
