@@ -57,7 +57,7 @@ static int set_fd(struct vhost_user *u, uint32_t request, unsigned ring, int fd)
 {
 	int r = tell_fd(u, request, ring, fd);
 
-	return r == -EREMOTEIO ? vu_fail(u, vu_request_name(request), "it refused") : r;
+	return r == -EREMOTEIO ? vu_refused(u, request) : r;
 }
 
 /* ------------------------------------------------------------- struct vhost_ops */
@@ -151,7 +151,7 @@ static int user_ring_start(struct vhost *h, unsigned ring, const struct vhost_ri
 	ret = tell_fd(u, VU_SET_VRING_KICK, ring, r->kick);
 	if (ret == -EREMOTEIO) {
 		u->rings &= ~BIT(ring); /* it says itself that it has not started */
-		return vu_fail(u, vu_request_name(VU_SET_VRING_KICK), "it refused");
+		return vu_refused(u, VU_SET_VRING_KICK);
 	}
 	if (ret)
 		return ret;

@@ -20,8 +20,8 @@
 #define BACK_TURN 8
 #define BACK_WAIT 64
 
-#define PATIENCE_PART 10 /* of the time may be spent in waiting: one in so many */
-#define FREE_MS 20       /* of an exchange are no waiting: a peer has its work */
+#define PATIENCE_PART 10    /* of the time may be spent in waiting: one in so many */
+#define FREE_NS 20000000ull /* of an exchange are no waiting: a peer has its work */
 
 unsigned vu_wait_ms = VHOST_WAIT_MS;
 
@@ -69,7 +69,6 @@ bool vhost_user_may_write(const struct vhost_user *u)
 static int back_answer(struct vhost_user *u, uint32_t request)
 {
 	struct vu_msg m = {.request = request, .flags = VU_VERSION | VU_REPLY, .size = 8};
-
 	int r = vu_send(u->back_fd, &m, NULL, 0);
 
 	/* It closed the channel, or has gone: then the other socket says so. */
@@ -177,7 +176,7 @@ void vu_begin(struct vhost_user *u)
 
 	u->patience = u->patience + more < most ? u->patience + more : most;
 	u->begun = now;
-	u->deadline = now + u->patience;
+	u->deadline = now + (u->patience > FREE_NS ? u->patience : FREE_NS);
 }
 
 /* The answer, if there is to be one, replaces @m. 0 or -ENOTCONN. */
@@ -190,7 +189,7 @@ static int exchange(struct vhost_user *u, struct vu_msg *m, const struct vu_fds 
 		r = await(u, m);
 	uint64_t took = loop_now() - since;
 
-	took -= took < FREE_MS * 1000000ull ? took : FREE_MS * 1000000ull;
+	took -= took < FREE_NS ? took : FREE_NS;
 	u->patience -= took < u->patience ? took : u->patience;
 	return r;
 }
@@ -222,12 +221,16 @@ int vu_tell(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds)
 	return m->u64 ? -EREMOTEIO : 0;
 }
 
+int vu_refused(struct vhost_user *u, uint32_t request)
+{
+	return vu_fail(u, vu_request_name(request), "it refused");
+}
+
 int vu_must(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds)
 {
-	const char *name = vu_request_name(m->request);
 	int r = vu_tell(u, m, fds);
 
-	return r == -EREMOTEIO ? vu_fail(u, name, "it refused") : r;
+	return r == -EREMOTEIO ? vu_refused(u, m->request) : r;
 }
 
 /* ------------------------------------------------------------- on a loop */
@@ -264,7 +267,6 @@ static void on_died(void *arg)
 static void on_changed(void *arg)
 {
 	struct vhost_user *u = arg;
-
 	const uint64_t since = loop_now();
 
 	if (u->fd >= 0 && u->owner.config_changed)

@@ -48,6 +48,7 @@ int vu_ask(struct vhost_user *u, struct vu_msg *m, uint32_t size);
 int vu_tell(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds);
 /* The same where a refusal is the end. 0 or -ENOTCONN. */
 int vu_must(struct vhost_user *u, struct vu_msg *m, const struct vu_fds *fds);
+int vu_refused(struct vhost_user *u, uint32_t request); /* what vu_must makes of a no */
 
 void vu_back_close(struct vhost_user *u);
 

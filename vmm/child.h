@@ -47,7 +47,7 @@ int child_failed(struct child *c, struct err *e);
 
 /* Its lines go to the log from now on; NULL: not any more. 0 or a negative errno. */
 int child_watch(struct child *c, struct loop *l);
-/* Kills it with its descendants and reaps it; waits at most a second each for it and for them:
+/* Kills it with its descendants and reaps it; waits at most a second for all of them:
  * false when one is still there then. Again does nothing. If it ended by itself, the log says how.
  */
 bool child_end(struct child *c);

@@ -213,11 +213,13 @@ static void a_stop_has_one_deadline_for_all_its_messages(void **state)
 	assert_int_equal(f->r.failed, 1);
 }
 
-static int another_fd(void *t, unsigned q)
+static int next_fd;
+
+static int changing_fd(void *t, unsigned q)
 {
 	(void)t;
 	(void)q;
-	return STDERR_FILENO;
+	return next_fd;
 }
 
 static void each_operation_has_a_deadline_of_its_own(void **state)
@@ -235,22 +237,14 @@ static void each_operation_has_a_deadline_of_its_own(void **state)
 	fake_ring_zero(&f->r.r[1]);
 	fake_enable(f->r.v, 1, &f->r.r[1]);
 	usleep(longer);
-	f->r.v->bearer.queue_fd = another_fd;
+	next_fd = STDERR_FILENO;
+	f->r.v->bearer.queue_fd = changing_fd;
 	virtio_rewired(f->r.v, 0);
 	usleep(longer);
 	virtio_set_status(f->r.v, 0);
 	assert_false(vhost_user_dead(((struct vuser *)f->r.v)->u));
 	assert_int_equal(vu_peer_asked(&f->r.p, VU_SET_VRING_ENABLE, NULL), 3);
 	assert_int_equal(vu_peer_asked(&f->r.p, VU_SET_VRING_CALL, NULL), 4);
-}
-
-static int next_fd;
-
-static int changing_fd(void *t, unsigned q)
-{
-	(void)t;
-	(void)q;
-	return next_fd;
 }
 
 /* Each in time by itself: what a guest can bring about again and again. */
@@ -288,6 +282,24 @@ static void prompt_operations_cost_no_patience(void **state)
 		virtio_rewired(f->r.v, 0);
 	}
 	assert_false(vhost_user_dead(((struct vuser *)f->r.v)->u));
+}
+
+/* As slow as it was before: an answer at once is always in time. */
+static void a_peer_without_patience_left_may_still_answer_promptly(void **state)
+{
+	struct fixture *f = *state;
+	struct vhost_user *u;
+
+	make(f);
+	rig_run(&f->r, 0);
+	u = ((struct vuser *)f->r.v)->u;
+	f->r.p.slow_us = 5000;
+	f->r.v->bearer.queue_fd = changing_fd;
+	next_fd = STDERR_FILENO;
+	u->patience = 0;
+	u->begun = loop_now();
+	virtio_rewired(f->r.v, 0);
+	assert_false(vhost_user_dead(u));
 }
 
 /* ------------------------------------------------------------- without */
@@ -453,6 +465,7 @@ int main(void)
 		T(each_operation_has_a_deadline_of_its_own),
 		T(slow_operations_wear_the_patience_out),
 		T(prompt_operations_cost_no_patience),
+		T(a_peer_without_patience_left_may_still_answer_promptly),
 		T(what_was_under_way_is_answered_when_it_goes),
 		T(what_it_had_answered_is_left_alone),
 		T(what_comes_later_is_answered_at_once),
