@@ -20,11 +20,17 @@
 
 /* ------------------------------------------------------------- the process */
 
+char *passt_find(void)
+{
+	static const char *const nowhere_else[] = {NULL};
+
+	return child_find(PROGRAM, nowhere_else);
+}
+
 static int run(struct child **ret, int sock, const struct net_config *c, const char *label,
 	       struct err *e)
 {
-	static const char *const nowhere_else[] = {NULL};
-	char *path = child_find(PROGRAM, nowhere_else), mtu[8];
+	char *path = passt_find(), mtu[8];
 	char *argv[7] = {PROGRAM, "--foreground", "--fd", "3"};
 	const struct child_spec s = {
 		.path = path,

@@ -21,6 +21,7 @@
  */
 int passt_start(struct child **ret, struct frames *f, const struct net_config *c, const char *label,
 		struct err *e);
+char *passt_find(void); /* its path, for the caller to free; NULL: it is not in PATH */
 void passt_end(struct child *p, const struct frames *f); /* without one nothing is done */
 
 #endif

@@ -194,11 +194,17 @@ static int ask_help(const char *program, const char *name, char *help, struct er
 	return 0;
 }
 
+char *virtiofsd_find(void)
+{
+	static const char *const dirs[] = {"/usr/libexec", "/usr/lib/qemu", "/usr/lib", NULL};
+
+	return child_find("virtiofsd", dirs);
+}
+
 static int plan(struct virtiofsd_plan *p, const struct fs_config *c, const char *name,
 		struct err *e)
 {
-	static const char *const dirs[] = {"/usr/libexec", "/usr/lib/qemu", "/usr/lib", NULL};
-	char *program = child_find("virtiofsd", dirs), *help = malloc(HELP_MAX + 1);
+	char *program = virtiofsd_find(), *help = malloc(HELP_MAX + 1);
 	int r;
 
 	*p = (struct virtiofsd_plan){0};

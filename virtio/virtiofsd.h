@@ -24,6 +24,8 @@ int virtiofsd_plan(struct virtiofsd_plan *p, const struct fs_config *c, const ch
 		   const char *help, struct err *e);
 void virtiofsd_plan_fini(struct virtiofsd_plan *p);
 
+char *virtiofsd_find(void); /* its path, for the caller to free; NULL: there is none */
+
 /* Starts one. *@ret_socket: connected to it, not blocking, the caller's. @name: "fs0". */
 int virtiofsd_start(struct child **ret, int *ret_socket, const struct fs_config *c,
 		    const char *name, struct err *e);

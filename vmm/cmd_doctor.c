@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `mvm doctor`: `ok`, `warn` (works, but), `missing`, or `later` (missing, and only
- * of use to what mvm is to learn yet) for each thing, and below what to do about it. Changes
- * nothing on the host; the VM it creates to see whether that works is closed at once.
+ * `mvm doctor`: `ok`, `warn` (machines run, but slower or without something) or `missing` for
+ * each thing, and below what to do about it. Changes nothing on the host; the VM it creates to see
+ * whether that works is closed at once.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "virtio/passt.h"
+#include "virtio/virtiofsd.h"
 #include "vmm/cmd.h"
 #include "vmm/kvm.h"
 #include "vmm/log.h"
@@ -24,7 +26,7 @@
 #define WIDTH 80
 #define AIO_WANTED 4096 /* requests of a machine with several fast disks */
 
-enum finding { OK, WARN, MISSING, LATER };
+enum finding { OK, WARN, MISSING };
 
 /* @text after @left, or after as much blank, in lines of at most WIDTH where words allow it. */
 static void put_wrapped(const char *left, const char *text)
@@ -47,8 +49,7 @@ static void tell(enum finding f, const char *advice, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 static void tell(enum finding f, const char *advice, const char *fmt, ...)
 {
-	static const char *const words[] = {"ok", "warn", "missing", "later"};
-	static char last[128];
+	static const char *const words[] = {"ok", "warn", "missing"};
 	char what[512];
 	va_list ap;
 
@@ -56,10 +57,8 @@ static void tell(enum finding f, const char *advice, const char *fmt, ...)
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
 	put_wrapped(words[f], what);
-	/* Things of one kind stand together: what helps them all is said once. */
-	if (advice && (f != LATER || strcmp(advice, last)))
+	if (advice)
 		put_wrapped("", advice);
-	snprintf(last, sizeof(last), "%s", advice ? advice : "");
 }
 
 /* The first line of @path, without its end; false when it cannot be read. */
@@ -195,7 +194,7 @@ static bool examine_kvm(void)
 	return fine;
 }
 
-/* ------------------------------------------------------------- for later features */
+/* ------------------------------------------------------------- what devices use */
 
 static void examine_node(const char *path, const char *use, const char *module)
 {
@@ -211,46 +210,30 @@ static void examine_node(const char *path, const char *use, const char *module)
 		errno = ENOENT;
 		advice = load;
 	}
-	tell(LATER, advice, "%s (%s): %s", path, use, strerror(errno));
+	tell(WARN, advice, "%s (%s): %s", path, use, strerror(errno));
 }
 
-static bool runs(const char *dir, size_t len, const char *name, char *ret, size_t size)
+/* @path: where it is, ours to free; NULL: nowhere. */
+static void tell_program(char *path, const char *name, const char *use, const char *advice)
 {
-	return snprintf(ret, size, "%.*s/%s", (int)len, dir, name) < (int)size &&
-	       !access(ret, X_OK);
+	if (path)
+		tell(OK, NULL, "%s (%s)", path, use);
+	else
+		tell(WARN, advice, "no %s (%s)", name, use);
+	free(path);
 }
 
-static void examine_virtiofsd(void)
+static void examine_devices(void)
 {
-	static const char *const dirs[] = {"/usr/libexec", "/usr/lib/qemu", "/usr/local/libexec"};
-	const char *p = getenv("PATH");
-	char at[512];
-
-	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
-		if (runs(dirs[i], strlen(dirs[i]), "virtiofsd", at, sizeof(at)))
-			goto found;
-	while (p && *p) {
-		size_t len = strcspn(p, ":");
-
-		if (len && runs(p, len, "virtiofsd", at, sizeof(at)))
-			goto found;
-		p += len + (p[len] == ':');
-	}
-	tell(LATER, "apt install virtiofsd", "virtiofsd (shared directories)");
-	return;
-found:
-	tell(OK, NULL, "virtiofsd at %s", at);
+	examine_node("/dev/net/tun", "--net tap=", "tun");
+	examine_node("/dev/vhost-net", "faster networks", "vhost_net");
+	examine_node("/dev/vhost-vsock", "--vsock without socket=", "vhost_vsock");
+	tell_program(passt_find(), "passt", "--net user", "apt install passt");
+	tell_program(virtiofsd_find(), "virtiofsd", "--fs dir=, --rootfs DIRECTORY",
+		     "apt install virtiofsd; up to Debian 12: qemu-system-common");
 }
 
 /* ------------------------------------------------------------- memory and limits */
-
-static void examine_huge_pages(void)
-{
-	char line[128];
-
-	if (first_line("/proc/sys/vm/nr_hugepages", line, sizeof(line)))
-		tell(strcmp(line, "0") ? OK : LATER, NULL, "huge pages reserved: %s", line);
-}
 
 static void examine_thp(void)
 {
@@ -311,11 +294,7 @@ int cmd_doctor(int argc, char **argv)
 	examine_thp();
 	examine_limits();
 	examine_kernel();
-	examine_node("/dev/net/tun", "networks", "tun");
-	examine_node("/dev/vhost-net", "fast networks", "vhost_net");
-	examine_node("/dev/vhost-vsock", "sockets to the guest", "vhost_vsock");
-	examine_virtiofsd();
-	examine_huge_pages();
+	examine_devices();
 	puts(fine ? "mvm boot can run here." : "mvm boot cannot run here.");
 	if (cmd_printed())
 		return EXIT_VMM;

@@ -280,34 +280,6 @@ static void without_a_pause_other_sources_have_their_turn(void **state)
 	loop_poll_del(&k->p);
 }
 
-/* Three threads at the lock: there is always one that wants it. The polls have their turn. */
-static void *wanting(void *arg)
-{
-	struct look *k = arg;
-
-	while (!seen(&k->ended) && !seen(&k->ran)) {
-		loop_lock(k->l);
-		loop_unlock(k->l);
-	}
-	return NULL;
-}
-
-static void threads_at_the_lock_do_not_keep_the_polls_from_their_turn(void **state)
-{
-	struct look *k = *state;
-	pthread_t t[3];
-
-	assert_int_equal(loop_start(k->l, NULL), 0);
-	until(&k->begun);
-	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(pthread_create(&t[i], NULL, wanting, k), 0);
-	__atomic_store_n(&k->ready, true, __ATOMIC_SEQ_CST);
-	until(&k->ran);
-	for (unsigned i = 0; i < 3; i++)
-		pthread_join(t[i], NULL);
-	loop_join(k->l);
-}
-
 static void a_poll_that_is_added_while_it_looks_is_begun(void **state)
 {
 	struct look *k = *state, other = {.l = k->l};
@@ -355,7 +327,6 @@ int main(void)
 		T(a_thread_that_wants_the_lock_gets_it_from_a_loop_that_looks),
 		T(tasks_timers_and_other_sources_have_their_turn),
 		T(without_a_pause_other_sources_have_their_turn),
-		T(threads_at_the_lock_do_not_keep_the_polls_from_their_turn),
 		T(a_poll_that_is_added_while_it_looks_is_begun),
 		T(a_poll_that_is_taken_away_is_ended),
 	};

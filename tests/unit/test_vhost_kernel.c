@@ -392,6 +392,17 @@ static void a_device_that_cannot_be_made_leaves_nothing_open(void **state)
 	sham.on = false;
 }
 
+/* A device with one pair's queues enabled, before the driver says that it is ready. */
+static void one_pair(struct net_rig *f)
+{
+	sham_begin();
+	f->c.vhost = CONFIG_ON;
+	net_plug(f);
+	assert_true(fake_negotiate(f->v, MRG));
+	for (unsigned q = 0; q < 2; q++)
+		fake_enable(f->v, q, &f->r[q]);
+}
+
 static void a_pair_that_cannot_start_is_said_once(void **state)
 {
 	struct net_rig *f = net_begin(END_TAP, 1);
@@ -399,12 +410,7 @@ static void a_pair_that_cannot_start_is_said_once(void **state)
 	char buf[500];
 
 	(void)state;
-	sham_begin();
-	f->c.vhost = CONFIG_ON;
-	net_plug(f);
-	assert_true(fake_negotiate(f->v, MRG));
-	for (unsigned q = 0; q < 2; q++)
-		fake_enable(f->v, q, &f->r[q]);
+	one_pair(f);
 	sham.n = 0;
 	sham.fails = 3; /* after features and memory */
 	sham.fail_errno = EFAULT;
@@ -433,12 +439,7 @@ static void a_queue_of_no_pair_that_comes_live_later_is_no_rings(void **state)
 	uint64_t kicks = 0;
 
 	(void)state;
-	sham_begin();
-	f->c.vhost = CONFIG_ON;
-	net_plug(f);
-	assert_true(fake_negotiate(f->v, MRG));
-	for (unsigned q = 0; q < 2; q++)
-		fake_enable(f->v, q, &f->r[q]);
+	one_pair(f);
 	fake_driver_ok(f->v);
 	assert_true(f->v->running);
 	calls();
