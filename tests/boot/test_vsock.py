@@ -6,7 +6,7 @@ import subprocess
 import threading
 import zlib
 
-from tests.lib import vm
+from tests.lib import emulator, vm
 
 MIB = 1 << 20
 LOAD = f"{vm.ROOT}/tests/boot/vsock_load.c"
@@ -98,7 +98,7 @@ class VsockCase(vm.TestCase):
     def guest(self, *args, kernel=None, timeout=1000):
         t = vm.Terminal("boot", "--kernel", kernel or vm.lean(), "--rootfs", self.image, "--timeout",
                         timeout, "--cpus", 2, "--memory", "512M", "--vsock", f"cid=3,socket={self.host.path}",
-                        *args)
+                        *emulator.cmdline(), *args)
         self.addCleanup(t.close)
         t.expect(vm.PROMPT)
         return t

@@ -67,17 +67,6 @@ def lean(name="vmlinux"):
 TROUBLE = "WARNING:|BUG:|Firmware Bug|Call Trace|Oops|I/O error|ACPI.*(Error|Warning)|stalls? on"
 
 
-# An emulated processor delivers, once in some hundred boots, an event between SYSCALL and the
-# kernel's first instruction, where a real one delivers none: the kernel has no stack there yet.
-# Other VMMs' guests panic there now and then too, so such a boot is repeated.
-IMPOSSIBLE = r"double fault: [^\n]*\n(.*\n)?[^\n]*\n?.*RIP: 0010:entry_SYSCALL_64\+0x0/"
-
-
-def emulated():
-    with open("/proc/cpuinfo") as f:
-        return "QEMU TCG" in f.read()
-
-
 def script(text):
     """--cmdline that runs a shell script as the root's init; it must end the machine itself."""
     pattern = re.sub(r"(\w)(?=[:|) ]|$)", r"[\1]", TROUBLE)
@@ -118,12 +107,8 @@ class TestCase(unittest.TestCase):
 
     def boot(self, *args, kernel=None, stdin=b"", limit=LIMIT, timeout=200):
         """Runs a guest to its end; one that ends well leaves a log without trouble in it."""
-        for _ in range(2):
-            r = mvm("boot", "--kernel", kernel or lean(), "--timeout", timeout, *args,
-                    stdin=stdin, limit=limit)
-            if not (r.status == 122 and re.search(IMPOSSIBLE, r.out) and emulated()):
-                break
-            print("# booted again after a fault of the emulated processor", flush=True)
+        r = mvm("boot", "--kernel", kernel or lean(), "--timeout", timeout, *args,
+                stdin=stdin, limit=limit)
         if r.status == 0:
             self.assertNotRegex(r.out, TROUBLE)
         return r

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an emulated processor does wrong to guests, and how tests know. Seen with QEMU 7.2:
+
+- An interrupt that KVM has injected is delivered once more, at any later instruction and whatever
+  the guest's interrupt flag says, when another thread's request to look at interrupts comes late:
+  VMRUN leaves the vector behind as if it were an exception under way. About once in a hundred
+  boots on a busy machine. The guest panics (a double fault at entry_SYSCALL_64, which has no stack
+  yet) or hangs (the timer's interrupt while the clock is updated). KVM's trace tells: such an exit
+  has an exception's type with a vector that no exception has.
+- The shadow of STI is forgotten over an exit: between STI and HLT an interrupt is taken that wakes
+  a task, and the guest halts all the same, until its next interrupt. About once in a thousand
+  halts that race with one. With a tick that never stops the next one is near.
+"""
+import os
+
+EVENT = "/sys/kernel/debug/tracing/events/kvm/kvm_exit"
+TRACE = "/sys/kernel/debug/tracing/trace"
+TWICE = "(intr_info & 0x100) && (intr_info & 0x200) && (intr_info & 0xe0)"
+
+
+def here():
+    with open("/proc/cpuinfo") as f:
+        return "QEMU TCG" in f.read()
+
+
+def cmdline(text=""):
+    """--cmdline for guests that answer within a time of somebody else's."""
+    text = " ".join(["nohz=off"] * here() + [text] * bool(text))
+    return ["--cmdline", text] if text else []
+
+
+def watch():
+    """From now on faults() knows; before the first guest, since it patches KVM's code."""
+    for name, text in (("filter", TWICE), ("enable", "1")):
+        with open(f"{EVENT}/{name}", "w") as f:
+            f.write(text)
+
+
+def faults():
+    """How many interrupts came twice since watch()."""
+    if not os.path.exists(TRACE):
+        return 0
+    with open(TRACE) as f:
+        return sum("kvm_exit:" in line for line in f)
