@@ -119,6 +119,8 @@ static bool poll_ready(void *arg)
 	struct net *n = arg;
 
 	for (unsigned i = 0; i < n->enabled; i++)
+		vq_notify_soon(net_txq(&n->pair[i]), n->poll.most);
+	for (unsigned i = 0; i < n->enabled; i++)
 		if (net_tx_wants(&n->pair[i]) || net_rx_wants(&n->pair[i]))
 			return true;
 	return n->enabled && ctrl_wants(n);

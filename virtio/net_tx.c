@@ -125,7 +125,7 @@ void net_tx(struct net_pair *p)
 
 	net_wait(p, EPOLLOUT, full ? EPOLLOUT : 0);
 	if (p->n->polled)
-		vq_notify_soon(vq);
+		vq_notify_soon(vq, p->n->poll.most);
 	else
 		vq_notify(vq);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "virtio/vq_ring.h"
+#include "vmm/loop.h"
 
 /* What is kept for reuse: so many chains, each with at most so many segments' room. */
 #define IDLE_MAX 64
@@ -441,16 +442,24 @@ void vq_notify(struct vq *q)
 	notify(q);
 }
 
-#define QUIET_PART 8   /* of the queue */
-#define QUIET_CALLS 16 /* while others' work keeps the device looking */
+#define QUIET_PART 8 /* of the queue */
 #define PROMPT_CALLS 8
 
-void vq_notify_soon(struct vq *q)
+void vq_notify_soon(struct vq *q, uint64_t most)
 {
 	bool now = q->prompt || q->unsignalled >= q->size / QUIET_PART;
 
+	if (!q->unsignalled)
+		return;
 	q->prompt -= q->prompt > 0;
-	if (now || ++q->quiet >= QUIET_CALLS)
+	if (!now) {
+		uint64_t t = loop_now();
+
+		if (!q->quiet)
+			q->quiet = t;
+		now = t - q->quiet >= most;
+	}
+	if (now)
 		notify(q);
 }
 

@@ -34,7 +34,7 @@ struct vq {
 				valid */
 	uint16_t used_idx;
 	uint32_t unsignalled;  /* chains returned since the last vq_notify */
-	unsigned quiet;        /* calls of vq_notify_soon since then */
+	uint64_t quiet;        /* since when vq_notify_soon waits; 0: it does not */
 	unsigned prompt;       /* calls of it that wait for nothing */
 	struct vq_chain **out; /* by head: the chain in flight, or NULL */
 	struct vq_chain *idle; /* for reuse, nidle of them */

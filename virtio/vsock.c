@@ -58,7 +58,10 @@ static bool rx_ready(struct vsock *s)
 
 static bool poll_ready(void *arg)
 {
-	return tx_ready(arg) || rx_ready(arg);
+	struct vsock *s = arg;
+
+	vq_notify_soon(virtio_vq(&s->v, VSOCK_TXQ), s->poll.most);
+	return tx_ready(s) || rx_ready(s);
 }
 
 static void poll_run(void *arg)

@@ -236,7 +236,7 @@ void vsock_tx(struct vsock *s)
 	if (!turn && !s->held)
 		virtio_rekick(&s->v, VSOCK_TXQ);
 	if (s->polled)
-		vq_notify_soon(vq);
+		vq_notify_soon(vq, s->poll.most);
 	else
 		vq_notify(vq);
 }

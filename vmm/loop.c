@@ -338,6 +338,7 @@ void loop_poll_add(struct loop *l, struct loop_poll *p)
 	if (!l->polls && !l->poll_most)
 		l->poll_most = loop_poll_worth(l);
 	p->loop = l;
+	p->most = l->poll_most;
 	p->next = l->polls;
 	l->polls = p;
 	if (l->polling)
@@ -437,8 +438,12 @@ static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 		bool wanted = __atomic_load_n(&l->wanted, __ATOMIC_RELAXED);
 
 		/* Who waits for this processor may be about to do the work that is waited for. */
-		if (!wanted)
+		if (!wanted) {
+			loop_leave(l);
 			sched_yield();
+			loop_enter(l);
+			wanted = __atomic_load_n(&l->wanted, __ATOMIC_RELAXED);
+		}
 		int n = wanted ? 0 : epoll_wait(l->epfd, ev, LOOP_EVENTS, 0);
 
 		now = loop_now();

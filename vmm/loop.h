@@ -79,7 +79,7 @@ void loop_timer_cancel(struct loop_timer *t);
  */
 struct loop_poll_ops {
 	void (*begin)(void *arg); /* wake-ups are not wanted from here on */
-	bool (*ready)(void *arg); /* there is something to do; no system call */
+	bool (*ready)(void *arg); /* there is something to do; asked again and again, so quick */
 	void (*run)(void *arg);   /* does it */
 	bool (*end)(void *arg);   /* wake-ups are wanted; true: there is something by now */
 };
@@ -87,6 +87,7 @@ struct loop_poll {
 	struct loop *loop; /* NULL while not added */
 	const struct loop_poll_ops *ops;
 	void *arg;
+	uint64_t most; /* ns: the longest look, filled in by loop_poll_add */
 	struct loop_poll *next;
 };
 void loop_poll_add(struct loop *l, struct loop_poll *p);

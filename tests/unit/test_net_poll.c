@@ -3,6 +3,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -39,10 +41,42 @@ static void rings_are_served_without_a_kick(void **state)
 	}
 }
 
+/* The driver gets what it needs of the queue with the next answer, or in time. */
+static void a_sent_frames_interrupt_waits_no_longer_than_it_may(void **state)
+{
+	struct net_rig *f = net_live(END_TAP, MRG);
+	const struct loop_poll_ops *o = f->n->poll.ops;
+
+	(void)state;
+	f->n->poll.most = UINT64_MAX;
+	o->begin(f->n);
+	net_give(f, 0, 8, BUF);
+	o->run(f->n);
+	net_send(f, 70, 4096);
+	o->run(f->n);
+	for (unsigned i = 0; i < 100; i++) {
+		net_arrive(f, 71);
+		f->n->pair[0].src.fn(f->n->pair[0].src.arg, EPOLLIN);
+		net_assert_got(f, 71, 1);
+		net_give(f, i, 1, BUF);
+		if (o->ready(f->n))
+			o->run(f->n);
+	}
+	assert_int_equal(f->bearer.queue[1], 0);
+	f->n->poll.most = 1000;
+	usleep(2);
+	o->ready(f->n);
+	assert_int_equal(f->bearer.queue[1], 1);
+	o->end(f->n);
+	assert_int_equal(f->bearer.queue[1], 1);
+	net_end(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rings_are_served_without_a_kick),
+		cmocka_unit_test(a_sent_frames_interrupt_waits_no_longer_than_it_may),
 	};
 
 	log_set_level(-1);
