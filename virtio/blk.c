@@ -137,7 +137,7 @@ static bool poll_ready(void *arg)
 	return image_ready(b->im);
 }
 
-static void poll_run(void *arg)
+static bool poll_run(void *arg)
 {
 	struct blk *b = arg;
 
@@ -146,6 +146,7 @@ static void poll_run(void *arg)
 	for (unsigned q = 0; q < b->v.nqueues; q++)
 		if (may_take(b, q))
 			virtio_kick(&b->v, q);
+	return false;
 }
 
 static bool poll_end(void *arg)

@@ -126,18 +126,22 @@ static bool poll_ready(void *arg)
 	return n->enabled && ctrl_wants(n);
 }
 
-static void poll_run(void *arg)
+static bool poll_run(void *arg)
 {
 	struct net *n = arg;
+	bool stream = false;
 
 	for (unsigned i = 0; i < n->enabled; i++) {
-		if (net_tx_wants(&n->pair[i]))
+		if (net_tx_wants(&n->pair[i])) {
 			net_tx(&n->pair[i]);
+			stream |= n->pair[i].tx.large;
+		}
 		if (net_rx_wants(&n->pair[i]))
 			net_rx(&n->pair[i]);
 	}
 	if (n->enabled && ctrl_wants(n))
 		net_ctrl(n);
+	return stream;
 }
 
 static bool kicks_on(struct net *n, unsigned q)

@@ -71,6 +71,9 @@
 /* Packets in one call: then the other queues have their turn. */
 #define NET_TURN 64
 
+/* A frame that its sender made as large as it could: there is more where it comes from. */
+#define NET_LARGE (16u << 10)
+
 /* Iovecs of one readv or writev; also chains, of which a queue has no more. */
 #define NET_IOV 1024
 
@@ -98,6 +101,7 @@ struct net_rx {
 
 struct net_tx {
 	struct vq_chain *held; /* waits until the host's side takes frames again */
+	bool large;            /* the last frame was one of NET_LARGE bytes or more */
 	int niov;
 	struct iovec iov[NET_IOV]; /* its bytes */
 };

@@ -75,8 +75,11 @@ static enum tx one(struct net_pair *p)
 	bool again = tx->held;
 	enum tx r;
 
-	if (!again && vq_next(net_txq(p), &tx->held) != VQ_CHAIN)
-		return TX_NONE;
+	if (!again) {
+		if (vq_next(net_txq(p), &tx->held) != VQ_CHAIN)
+			return TX_NONE;
+		tx->large = tx->held->readable >= NET_LARGE;
+	}
 	if (net_is_stream(p->n))
 		r = put_frame(p);
 	else

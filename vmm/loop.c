@@ -39,6 +39,7 @@ struct loop {
 	uint64_t poll_most;  /* ns that looking before a sleep may take; 0: none */
 	uint64_t poll_span;  /* ns it takes now; 0: it did not pay lately */
 	uint64_t idle_since; /* loop_now() when work ran out; 0: not looked at since */
+	bool stream;         /* the last work was a part of one */
 };
 
 int loop_new(struct loop **ret, const char *name, struct err *e)
@@ -385,15 +386,17 @@ static bool poll_end(struct loop *l)
 
 static bool poll_run(struct loop *l)
 {
-	bool some = false;
+	bool some = false, stream = false;
 
 	for (struct loop_poll *p = l->polls, *next; p; p = next) {
 		next = p->next;
 		if (!p->ops->ready(p->arg))
 			continue;
-		p->ops->run(p->arg);
+		stream |= p->ops->run(p->arg);
 		some = true;
 	}
+	if (some)
+		l->stream = stream;
 	return some;
 }
 
@@ -420,7 +423,9 @@ static void poll_adapt(struct loop *l, uint64_t idle)
  * After the first part of the span naps take the place of looking without a
  * break, each a quarter as long as nothing has come: others, who may be doing
  * the very work that is waited for, have the processor, and what comes is found
- * at most a quarter later. (What has an fd ends a nap.)
+ * at most a quarter later. (What has an fd ends a nap.) In a stream one nap takes
+ * the rest of the span: a look for each part of it costs the processor's other users
+ * more than the parts' wait, for each makes a wake-up of its own.
  */
 static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 {
@@ -450,7 +455,7 @@ static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 		if (n > 0 || now >= until)
 			return n > 0 ? n : -1;
 		if (now - l->idle_since > l->poll_span / POLL_AWAKE)
-			*ret_nap = (now - l->idle_since) / 4;
+			*ret_nap = l->stream ? until - now : (now - l->idle_since) / 4;
 		if (*ret_nap || wanted || (l->timers && l->timers->due <= now))
 			return 0;
 	}

@@ -75,12 +75,14 @@ void loop_timer_cancel(struct loop_timer *t);
  * go as soon as another thread wants it. begin() and end() are called in turn;
  * before the loop sleeps, and in loop_poll_del, it is end()'s turn if begin() was
  * called. Between the looks it sees to its fds; tasks and timers have their turn. A
- * run() adds and deletes no poll.
+ * run() adds and deletes no poll. The next part of a stream may wait for others, so that
+ * they are one batch for all who are concerned: the loop naps then for most of the time
+ * that it may look. Where an answer is due nobody waits.
  */
 struct loop_poll_ops {
 	void (*begin)(void *arg); /* wake-ups are not wanted from here on */
 	bool (*ready)(void *arg); /* there is something to do; asked again and again, so quick */
-	void (*run)(void *arg);   /* does it */
+	bool (*run)(void *arg);   /* does it; true: that was a part of a stream, see below */
 	bool (*end)(void *arg);   /* wake-ups are wanted; true: there is something by now */
 };
 struct loop_poll {

@@ -24,7 +24,9 @@ struct look {
 	int fd;
 	bool ready, more; /* what ready() says once, and end() */
 	bool again;       /* the fd stays ready */
+	bool stream;      /* what run() says */
 	unsigned begun, ran, ended, woken;
+	uint64_t looked, gap; /* when it did last; the longest time between two looks after run() */
 };
 
 static unsigned seen(const unsigned *n)
@@ -49,16 +51,24 @@ static bool look_ready(void *arg)
 {
 	struct look *k = arg;
 
+	const uint64_t now = loop_now();
+
 	assert_int_equal(k->begun, k->ended + 1);
+	if (k->looked && now - k->looked > k->gap)
+		k->gap = now - k->looked;
+	k->looked = now;
 	return __atomic_load_n(&k->ready, __ATOMIC_SEQ_CST);
 }
 
-static void look_run(void *arg)
+static bool look_run(void *arg)
 {
 	struct look *k = arg;
 
 	__atomic_store_n(&k->ready, false, __ATOMIC_SEQ_CST);
+	k->looked = loop_now();
+	k->gap = 0;
 	count(&k->ran);
+	return k->stream;
 }
 
 static bool look_end(void *arg)
@@ -146,6 +156,19 @@ static void work_that_comes_while_it_naps_is_found(void **state)
 	assert_int_equal(seen(&k->woken), 1);
 	assert_int_equal(seen(&k->ended), 0);
 	loop_join(k->l);
+}
+
+static void the_next_part_of_a_stream_is_waited_for_in_one_nap(void **state)
+{
+	struct look *k = *state;
+
+	loop_poll_most(k->l, 40000000);
+	k->ready = k->stream = true;
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->ended);
+	loop_join(k->l);
+	assert_int_equal(k->ran, 1);
+	assert_true(k->gap >= 20000000); /* else naps are a quarter at most */
 }
 
 static void ending(void *arg)
@@ -321,6 +344,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 		T(after_a_short_sleep_the_loop_finds_work_by_itself),
 		T(work_that_comes_while_it_naps_is_found),
+		T(the_next_part_of_a_stream_is_waited_for_in_one_nap),
 		T(where_every_sleep_is_long_it_never_looks),
 		T(after_long_sleeps_it_looks_no_more),
 		T(what_end_reports_is_not_slept_over),

@@ -41,6 +41,29 @@ static void rings_are_served_without_a_kick(void **state)
 	}
 }
 
+/* A loop that waits for company lets others work; where an answer is due it must not. */
+static void only_large_frames_are_a_stream(void **state)
+{
+	(void)state;
+	EACH_END(e)
+	{
+		struct net_rig *f = net_live(e, MRG);
+		const struct loop_poll_ops *o = f->n->poll.ops;
+
+		o->begin(f->n);
+		net_send(f, NET_LARGE - NET_HDR, 4096);
+		assert_true(o->run(f->n));
+		net_send(f, NET_LARGE - NET_HDR - 1, 4096);
+		assert_false(o->run(f->n));
+		net_send(f, NET_LARGE, 4096);
+		assert_true(o->run(f->n));
+		net_give(f, 0, 4, BUF);
+		assert_false(o->run(f->n));
+		o->end(f->n);
+		net_end(f);
+	}
+}
+
 /* The driver gets what it needs of the queue with the next answer, or in time. */
 static void a_sent_frames_interrupt_waits_no_longer_than_it_may(void **state)
 {
@@ -76,6 +99,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rings_are_served_without_a_kick),
+		cmocka_unit_test(only_large_frames_are_a_stream),
 		cmocka_unit_test(a_sent_frames_interrupt_waits_no_longer_than_it_may),
 	};
 
