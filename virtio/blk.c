@@ -99,6 +99,7 @@ static void blk_kick(struct virtio *v, unsigned q)
 	vq_kicks_off(vq);
 	do {
 		while (budget && !is_full(b) && (took = vq_next(vq, &c)) == VQ_CHAIN) {
+			b->large = c->readable + c->writable >= BLK_LARGE;
 			blk_req_start(b, q, c);
 			budget--;
 		}
@@ -146,7 +147,7 @@ static bool poll_run(void *arg)
 	for (unsigned q = 0; q < b->v.nqueues; q++)
 		if (may_take(b, q))
 			virtio_kick(&b->v, q);
-	return false;
+	return b->large;
 }
 
 static bool poll_end(void *arg)

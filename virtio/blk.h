@@ -30,6 +30,9 @@
 
 struct blk_req;
 
+/* A request that its sender made large: what counts is how much, not how soon. */
+#define BLK_LARGE (64u << 10)
+
 struct blk_queue {
 	struct blk_req *in_flight; /* at most one a head, so at most the queue's size */
 	bool held;                 /* may have more, which wait until others are done */
@@ -51,6 +54,7 @@ struct blk {
 	unsigned nidle;
 	struct loop_poll poll;
 	bool polled; /* between its begin() and end(): no kicks are wanted */
+	bool large;  /* the last request was one of BLK_LARGE bytes or more */
 	struct log_budget budget;
 };
 

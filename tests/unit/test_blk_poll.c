@@ -103,6 +103,29 @@ static void what_comes_before_the_end_is_served_by_the_loop(void **state)
 	}
 }
 
+/* A loop that waits for company lets others work; where one is waited for it must not. */
+static void only_large_requests_are_a_stream(void **state)
+{
+	static const uint32_t sizes[] = {4096, BLK_LARGE, 4096};
+	struct blk_rig *f = begin_with(false);
+	uint32_t id, len;
+
+	(void)state;
+	f->b->poll.ops->begin(f->b);
+	for (unsigned i = 0; i < 3; i++) {
+		bool large = sizes[i] == BLK_LARGE;
+
+		send_on(f, 0, i, (struct question){VIRTIO_BLK_T_IN, 0, 0, sizes[i]});
+		assert_int_equal(f->b->poll.ops->run(f->b), large);
+		/* An answer belongs to the stream, too. */
+		while (!fake_used(&f->r[0], &id, &len))
+			if (looks(f))
+				assert_int_equal(f->b->poll.ops->run(f->b), large);
+	}
+	f->b->poll.ops->end(f->b);
+	end(f);
+}
+
 static void a_disk_that_is_full_is_not_ready_for_more(void **state)
 {
 	struct blk_rig *f = begin_with(false);
@@ -169,6 +192,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_are_served_without_a_kick_or_a_wake_up),
 		cmocka_unit_test(what_comes_before_the_end_is_served_by_the_loop),
+		cmocka_unit_test(only_large_requests_are_a_stream),
 		cmocka_unit_test(a_disk_that_is_full_is_not_ready_for_more),
 		cmocka_unit_test(a_broken_queue_is_never_ready),
 		cmocka_unit_test(a_reset_while_it_is_looked_at_begins_anew),
