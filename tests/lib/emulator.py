@@ -3,13 +3,14 @@
 
 - An interrupt that KVM has injected is delivered once more, at any later instruction and whatever
   the guest's interrupt flag says, when another thread's request to look at interrupts comes late:
-  VMRUN leaves the vector behind as if it were an exception under way. About once in a hundred
-  boots on a busy machine. The guest panics (a double fault at entry_SYSCALL_64, which has no stack
-  yet) or hangs (the timer's interrupt while the clock is updated). KVM's trace tells: such an exit
-  has an exception's type with a vector that no exception has.
+  VMRUN leaves the vector behind as if it were an exception under way. The guest hangs (seen in
+  KVM's trace: the timer's interrupt while the clock was updated), and most likely that is also
+  what makes it panic once in some hundred boots on a busy machine (a double fault at
+  entry_SYSCALL_64, which has no stack yet). The trace tells: such an exit has an exception's type
+  with a vector that no exception has.
 - The shadow of STI is forgotten over an exit: between STI and HLT an interrupt is taken that wakes
-  a task, and the guest halts all the same, until its next interrupt. About once in a thousand
-  halts that race with one. With a tick that never stops the next one is near.
+  a task, and the guest halts all the same, until its next interrupt. Seen once in a trace of 1,400
+  halts. With a tick that never stops the next one is near.
 """
 import os
 
