@@ -118,9 +118,9 @@ class Result(unittest.TestResult):
     """Prints a line as each test ends. On an emulated processor, one that failed while that was seen
     at fault is kept for once more."""
 
-    def __init__(self, tally, emulated):
+    def __init__(self, tally, watched):
         super().__init__()
-        self.tally, self.emulated, self.again = tally, emulated, []
+        self.tally, self.watched, self.again = tally, watched, []
 
     def name(self, test):
         return test.id()[6:] if test.id().startswith("tests.") else test.id().replace(" ", "_")
@@ -128,7 +128,7 @@ class Result(unittest.TestResult):
     def startTest(self, test):
         super().startTest(test)
         self.t0 = time.monotonic()
-        self.faults = emulator.faults() if self.emulated else 0
+        self.faults = emulator.faults() if self.watched else 0
 
     def addSuccess(self, test):
         self.tally.add("ok", self.name(test), f"{time.monotonic() - self.t0:.1f} s")
@@ -138,7 +138,7 @@ class Result(unittest.TestResult):
 
     def _bad(self, test, part, err):
         traceback.print_exception(*err, file=sys.stdout)
-        if self.emulated and emulator.faults() > self.faults:
+        if self.watched and emulator.faults() > self.faults:
             print(f"# {self.name(part)}: once more later: a guest got an interrupt twice", flush=True)
             if test not in self.again:
                 self.again.append(test)
@@ -166,10 +166,7 @@ def run_python(tally, opts, stage):
                 name = test.id()[len("tests."):]
                 if (not opts.k or opts.k in test.id()) and name not in done:
                     suite.addTest(test)
-    emulated = stage != "native" and emulator.here()
-    if emulated:
-        emulator.watch()
-    result = Result(tally, emulated)
+    result = Result(tally, stage != "native" and emulator.watch())
     suite.run(result)
     unittest.TestSuite(result.again).run(Result(tally, False))
 

@@ -112,9 +112,9 @@ void vq_notify(struct vq *q);
 /*
  * For a device that looks at its queue by itself, and chains that the driver hardly waits for
  * because an answer follows: the interrupt may stay away, for an eighth of the queue and @most ns
- * at most, if this is called at every look. vq_notify_late makes up for it, before the device stops
- * looking; where that was needed no answer came, and vq_notify_soon does not wait for the next
- * ones.
+ * at most, if this is called at every look (and a nap between two). vq_notify_late makes up for it,
+ * before the device stops looking; where that was needed no answer came, and vq_notify_soon does
+ * not wait for the next ones.
  */
 void vq_notify_soon(struct vq *q, uint64_t most);
 void vq_notify_late(struct vq *q);

@@ -82,7 +82,7 @@ void loop_timer_cancel(struct loop_timer *t);
 struct loop_poll_ops {
 	void (*begin)(void *arg); /* wake-ups are not wanted from here on */
 	bool (*ready)(void *arg); /* there is something to do; asked again and again, so quick */
-	bool (*run)(void *arg);   /* does it; true: that was a part of a stream, see below */
+	bool (*run)(void *arg);   /* does it; true: that was a part of a stream, as above */
 	bool (*end)(void *arg);   /* wake-ups are wanted; true: there is something by now */
 };
 struct loop_poll {

@@ -12,8 +12,6 @@
   a task, and the guest halts all the same, until its next interrupt. Seen once in a trace of 1,400
   halts. With a tick that never stops the next one is near.
 """
-import os
-
 EVENT = "/sys/kernel/debug/tracing/events/kvm/kvm_exit"
 TRACE = "/sys/kernel/debug/tracing/trace"
 TWICE = "(intr_info & 0x100) && (intr_info & 0x200) && (intr_info & 0xe0)"
@@ -31,15 +29,20 @@ def cmdline(text=""):
 
 
 def watch():
-    """From now on faults() knows; before the first guest, since it patches KVM's code."""
-    for name, text in (("filter", TWICE), ("enable", "1")):
-        with open(f"{EVENT}/{name}", "w") as f:
-            f.write(text)
+    """Before the first guest, since it patches KVM's code. True: from now on faults() knows."""
+    if not here():
+        return False
+    try:
+        for name, text in (("filter", TWICE), ("enable", "1")):
+            with open(f"{EVENT}/{name}", "w") as f:
+                f.write(text)
+    except OSError as e:
+        print(f"# the emulated processor's faults are not seen: {e}", flush=True)
+        return False
+    return True
 
 
 def faults():
     """How many interrupts came twice since watch()."""
-    if not os.path.exists(TRACE):
-        return 0
     with open(TRACE) as f:
         return sum("kvm_exit:" in line for line in f)

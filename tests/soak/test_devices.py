@@ -91,7 +91,8 @@ class Devices(vm.TestCase):
             [*into, vm.MVM, "boot", "--kernel", vm.lean(), "--rootfs", f"{image},readonly=on", "--disk",
              f"path={data},direct=on", "--net", "tap=t0,vhost=on,queues=4", "--net", "tap=t1,vhost=off,queues=2",
              "--fs", f"tag=work,dir={work}", "--vsock", vsock.format(self.path("v.sock")), "--cpus", "8", "--memory",
-             "1G", "--transport", transport, "--timeout", str(SECONDS * 3), *emulator.cmdline("init=/bin/sh -- /run.sh")],
+             "1G", "--transport", transport, "--timeout", str(SECONDS * 3),
+             *emulator.cmdline("init=/bin/sh -- /run.sh")],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS * 3 + 60)
         text = out.stdout.decode(errors="replace")
         self.assertEqual(out.returncode, 0, text[-4000:])
