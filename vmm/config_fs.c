@@ -6,10 +6,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "vmm/config.h"
-#include "vmm/opts.h"
+#include "vmm/config_fs.h"
 
-static void fs_fini(struct fs_config *f)
+void fs_config_fini(struct fs_config *f)
 {
 	free(f->dir);
 	free(f->socket);
@@ -19,7 +18,7 @@ static void fs_fini(struct fs_config *f)
 void config_fs_fini(struct config *c)
 {
 	for (size_t i = 0; i < c->nfs; i++)
-		fs_fini(&c->fs[i]);
+		fs_config_fini(&c->fs[i]);
 }
 
 /* ------------------------------------------------------------- keys */
@@ -39,7 +38,7 @@ static int fs_tag(void *f, const char *v, struct err *e)
 	return 0;
 }
 
-static int fs_dir(void *f, const char *v, struct err *e)
+int fs_key_dir(void *f, const char *v, struct err *e)
 {
 	return config_string(&((struct fs_config *)f)->dir, v, e);
 }
@@ -49,24 +48,18 @@ static int fs_socket(void *f, const char *v, struct err *e)
 	return config_string(&((struct fs_config *)f)->socket, v, e);
 }
 
-static int fs_id(void *f, const char *v, struct err *e)
+int fs_key_id(void *f, const char *v, struct err *e)
 {
 	return config_string(&((struct fs_config *)f)->id, v, e);
 }
 
-/* Two words for one thing: a share may have one of them. */
-struct fs_words {
-	struct fs_config f;
-	bool ro, rw; /* which were given */
-};
-
-static int fs_ro(void *f, const char *v, struct err *e)
+int fs_key_ro(void *f, const char *v, struct err *e)
 {
 	((struct fs_words *)f)->ro = true;
 	return opts_onoff(v, &((struct fs_words *)f)->f.readonly, e);
 }
 
-static int fs_rw(void *f, const char *v, struct err *e)
+int fs_key_rw(void *f, const char *v, struct err *e)
 {
 	bool rw = true;
 	int r = opts_onoff(v, &rw, e);
@@ -76,7 +69,7 @@ static int fs_rw(void *f, const char *v, struct err *e)
 	return r;
 }
 
-static int fs_cache(void *f, const char *v, struct err *e)
+int fs_key_cache(void *f, const char *v, struct err *e)
 {
 	static const char *const modes[] = {"auto", "always", "never"};
 
@@ -89,7 +82,7 @@ static int fs_cache(void *f, const char *v, struct err *e)
 		       strcmp(v, "none") ? "" : " (did you mean never?)");
 }
 
-static int fs_queues(void *f, const char *v, struct err *e)
+int fs_key_queues(void *f, const char *v, struct err *e)
 {
 	unsigned long n;
 	int r = opts_number(v, 1, CONFIG_FS_QUEUES_MAX, &n, e);
@@ -99,20 +92,33 @@ static int fs_queues(void *f, const char *v, struct err *e)
 	return r;
 }
 
-static int fs_queue_size(void *f, const char *v, struct err *e)
+int fs_key_queue_size(void *f, const char *v, struct err *e)
 {
 	return config_queue_size(v, CONFIG_FS_QUEUE_MIN, &((struct fs_config *)f)->queue_size, e);
+}
+
+int fs_words_check(const struct fs_words *w, struct err *e)
+{
+	if (w->ro && w->rw)
+		return err_msg(e, -EINVAL, "ro and rw: one of them is meant");
+	return 0;
 }
 
 int config_fs(struct config *c, const char *text, struct err *e)
 {
 	static const struct kv_key keys[] = {
-		{"tag", fs_tag, NULL},       {"dir", fs_dir, NULL},
-		{"socket", fs_socket, NULL}, {"ro", fs_ro, "ro"},
-		{"rw", fs_rw, "rw"},         {"cache", fs_cache, NULL},
-		{"queues", fs_queues, NULL}, {"queue_size", fs_queue_size, NULL},
-		{"id", fs_id, NULL},         {"readonly", NULL, "ro"},
-		{"path", NULL, "dir=DIR"},   {"source", NULL, "dir=DIR"},
+		{"tag", fs_tag, NULL},
+		{"dir", fs_key_dir, NULL},
+		{"socket", fs_socket, NULL},
+		{"ro", fs_key_ro, "ro"},
+		{"rw", fs_key_rw, "rw"},
+		{"cache", fs_key_cache, NULL},
+		{"queues", fs_key_queues, NULL},
+		{"queue_size", fs_key_queue_size, NULL},
+		{"id", fs_key_id, NULL},
+		{"readonly", NULL, "ro"},
+		{"path", NULL, "dir=DIR"},
+		{"source", NULL, "dir=DIR"},
 		{NULL, NULL, NULL},
 	};
 	struct fs_words w = {0};
@@ -122,14 +128,14 @@ int config_fs(struct config *c, const char *text, struct err *e)
 	if (c->nfs >= CONFIG_FS_MAX)
 		return err_msg(e, -E2BIG, "at most %d shared directories fit", CONFIG_FS_MAX);
 	r = opts_kv(keys, NULL, text, &w, e);
-	if (r == 0 && w.ro && w.rw)
-		r = err_msg(e, -EINVAL, "ro and rw: one of them is meant");
+	if (r == 0)
+		r = fs_words_check(&w, e);
 	if (r == 0 && !f->tag[0])
 		r = err_msg(e, -EINVAL, "the tag is missing (tag=NAME)");
 	if (r == 0 && !strcmp(f->tag, CONFIG_ROOT_TAG))
 		r = err_msg(e, -EINVAL, "tag: %s is that of --rootfs DIRECTORY", f->tag);
 	if (r < 0) {
-		fs_fini(f);
+		fs_config_fini(f);
 		return r;
 	}
 	c->fs[c->nfs++] = *f;

@@ -7,73 +7,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "vmm/config.h"
-#include "vmm/opts.h"
+#include "vmm/config_fs.h"
 
 /* A directory's keys; what is wrong with them is said only if it is one. */
 struct root {
-	char *path;
-	struct fs_config fs;
-	bool rw, rw_given, ro_given;
+	struct fs_words w;
 	const char *alien; /* a key of disks alone */
 };
-
-static int root_path(void *r, const char *v, struct err *e)
-{
-	return config_string(&((struct root *)r)->path, v, e);
-}
-
-static int root_rw(void *r, const char *v, struct err *e)
-{
-	((struct root *)r)->rw_given = true;
-	return opts_onoff(v, &((struct root *)r)->rw, e);
-}
-
-static int root_ro(void *r, const char *v, struct err *e)
-{
-	bool ro = true;
-	int ret = opts_onoff(v, &ro, e);
-
-	((struct root *)r)->ro_given = true;
-	((struct root *)r)->rw = !ro;
-	return ret;
-}
-
-static int root_cache(void *r, const char *v, struct err *e)
-{
-	static const char *const modes[] = {
-		[FS_CACHE_AUTO] = "auto",
-		[FS_CACHE_ALWAYS] = "always",
-		[FS_CACHE_NEVER] = "never",
-	};
-
-	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
-		if (!strcmp(v, modes[i])) {
-			((struct root *)r)->fs.cache = (enum fs_cache)i;
-			return 0;
-		}
-	return err_msg(e, -EINVAL, "\"%s\" is neither auto, always nor never", v);
-}
-
-static int root_queues(void *r, const char *v, struct err *e)
-{
-	unsigned long n;
-	int ret = opts_number(v, 1, CONFIG_FS_QUEUES_MAX, &n, e);
-
-	if (!ret)
-		((struct root *)r)->fs.queues = (uint16_t)n;
-	return ret;
-}
-
-static int root_queue_size(void *r, const char *v, struct err *e)
-{
-	return config_queue_size(v, CONFIG_FS_QUEUE_MIN, &((struct root *)r)->fs.queue_size, e);
-}
-
-static int root_id(void *r, const char *v, struct err *e)
-{
-	return config_string(&((struct root *)r)->fs.id, v, e);
-}
 
 #define ALIEN(key)                                                                                 \
 	static int root_##key(void *r, const char *v, struct err *e)                               \
@@ -88,17 +28,17 @@ ALIEN(serial)
 ALIEN(format)
 
 static const struct kv_key root_keys[] = {
-	{"path", root_path, NULL},
-	{"rw", root_rw, "rw"},
-	{"cache", root_cache, NULL},
-	{"queues", root_queues, NULL},
-	{"queue_size", root_queue_size, NULL},
-	{"id", root_id, NULL},
+	{"path", fs_key_dir, NULL},
+	{"rw", fs_key_rw, "rw"},
+	{"cache", fs_key_cache, NULL},
+	{"queues", fs_key_queues, NULL},
+	{"queue_size", fs_key_queue_size, NULL},
+	{"id", fs_key_id, NULL},
 	{"readonly", root_readonly, "readonly"},
 	{"direct", root_direct, "direct"},
 	{"serial", root_serial, NULL},
 	{"format", root_format, NULL},
-	{"ro", root_ro, "ro"},
+	{"ro", fs_key_ro, "ro"},
 	{NULL, NULL, NULL},
 };
 
@@ -124,20 +64,20 @@ static int fs_first(struct config *c, struct root *r, struct err *e)
 {
 	if (r->alien)
 		return alien(r->alien, e);
-	if (r->ro_given && r->rw_given)
-		return err_msg(e, -EINVAL, "ro and rw: one of them is meant");
+	int ret = fs_words_check(&r->w, e);
+
+	if (ret)
+		return ret;
 	if (c->nfs >= CONFIG_FS_MAX)
 		return err_msg(e, -E2BIG, "and %zu more shared directories: at most %d fit in all",
 			       c->nfs, CONFIG_FS_MAX);
 	memmove(&c->fs[1], &c->fs[0], c->nfs * sizeof(c->fs[0]));
-	c->fs[0] = r->fs;
+	c->fs[0] = r->w.f;
 	strcpy(c->fs[0].tag, CONFIG_ROOT_TAG);
-	c->fs[0].dir = r->path;
-	c->fs[0].readonly = !r->rw;
 	c->nfs++;
 	c->root_is_fs = true;
-	c->root_rw = r->rw;
-	r->path = r->fs.id = NULL; /* are the configuration's */
+	c->root_rw = !r->w.f.readonly;
+	memset(&r->w.f, 0, sizeof(r->w.f)); /* its strings are the configuration's */
 	return 0;
 }
 
@@ -162,7 +102,7 @@ static int disk_first(struct config *c, struct err *e)
 
 int config_check_root(struct config *c, struct err *e)
 {
-	struct root r = {0};
+	struct root r = {.w.f.readonly = true};
 	struct err why = {0};
 	struct stat st;
 	int ret;
@@ -174,14 +114,14 @@ int config_check_root(struct config *c, struct err *e)
 			       "--rootfs %s: a directory is given by itself: --rootfs %s",
 			       c->rootfs, c->rootfs + 4);
 	ret = opts_kv(root_keys, "path", c->rootfs, &r, &why);
-	if (r.path && !stat(r.path, &st) && S_ISDIR(st.st_mode)) {
+	if (r.w.f.dir && !stat(r.w.f.dir, &st) && S_ISDIR(st.st_mode)) {
 		c->root_is_host = is_host_root(&st);
 		*e = why;
 		if (!ret)
 			ret = fs_first(c, &r, e);
 		if (ret)
 			err_ctx(e, "--rootfs %s", c->rootfs);
-	} else if (r.rw_given) {
+	} else if (r.w.rw) {
 		ret = err_msg(e, -EINVAL,
 			      "--rootfs %s: rw is for directories: an image is written to unless "
 			      "readonly=on",
@@ -189,7 +129,6 @@ int config_check_root(struct config *c, struct err *e)
 	} else {
 		ret = disk_first(c, e);
 	}
-	free(r.path);
-	free(r.fs.id);
+	fs_config_fini(&r.w.f);
 	return ret;
 }
