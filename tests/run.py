@@ -228,7 +228,9 @@ def run_nested(tally, opts, stage):
     cmd = [f"{ROOT}/tools/testhost", "run", "--cpus", "2", "--memory", "8G", "--", sys.executable,
            f"{ROOT}/tests/run.py", "--build", opts.build, stage]
     for _ in range(3):
-        if run_child(tally, opts, cmd, done=tally.passed + tally.failed + tally.skipped):
+        # This stage's alone: all of them are longer than an environment's string may be.
+        done = [n for n in tally.passed + tally.failed + tally.skipped if n.startswith(f"{stage}.")]
+        if run_child(tally, opts, cmd, done=done):
             return
         print(f"the nested host ended or hung in the stage {stage}", flush=True)
     tally.add("not ok", f"{stage}.nested_host", "it ended early or hung three times")
