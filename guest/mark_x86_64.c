@@ -19,8 +19,10 @@ static void mark_devport(uint8_t stage)
 		fd = open("/port", O_WRONLY | O_CLOEXEC);
 		unlink("/port");
 	}
-	if (fd >= 0 && pwrite(fd, &stage, 1, MARK_PORT) != 1)
+	if (fd >= 0 && pwrite(fd, &stage, 1, MARK_PORT) != 1) {
 		close(fd);
+		fd = -1;
+	}
 }
 
 void mark(uint8_t stage)

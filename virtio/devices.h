@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The virtio devices, one file each: blk.c, rng.c, console.c, net.c, vsock.c, fs.c.
+ * The virtio devices: blk.c, rng.c, console.c, net.c and vsock.c with what begins with their
+ * names; those that somebody else serves are vsock_kernel.c, fs.c and vublk.c.
  *
  * What a device has on the host and must not lose when the guest reboots (a TAP, a
  * listening socket, a connection to another process) is opened before the first machine is

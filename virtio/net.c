@@ -29,7 +29,7 @@ static void pair_ready(void *arg, uint32_t events)
 		net_tx(p);
 	/* Nobody gives buffers, so nobody reads the end; without this it would be told for ever. */
 	if ((events & EPOLLHUP) && p->src.loop && !(p->events & EPOLLIN))
-		net_lost(p->n, "it has ended");
+		net_lost(p->n, NULL);
 }
 
 void net_wait(struct net_pair *p, uint32_t mask, uint32_t on)
@@ -45,8 +45,14 @@ void net_wait(struct net_pair *p, uint32_t mask, uint32_t on)
 
 void net_lost(struct net *n, const char *why)
 {
-	if (!n->host->dead)
-		log_warn("%s: %s; the guest's link is down", n->host->label, why);
+	struct err e = {0};
+
+	if (!n->host->dead) {
+		err_msg(&e, -EIO, "%s: %s", n->host->label, why ? why : "it has ended");
+		if (!why && n->host->passt)
+			child_failed(n->host->passt, &e);
+		log_warn("%s; the guest's link is down", e.text);
+	}
 	n->host->dead = true;
 	for (unsigned i = 0; i < n->pairs; i++) {
 		struct net_pair *p = &n->pair[i];
@@ -303,8 +309,10 @@ static void net_kick(struct virtio *v, unsigned q)
 
 	if (is_ctrl(n, q))
 		net_ctrl(n);
-	else if (n->vhost || q / 2 >= n->enabled)
+	else if (q / 2 >= n->enabled)
 		return; /* section 5.1.6.5.5: pairs that are not enabled are not used */
+	else if (n->vhost)
+		net_vhost_kick(n, q);
 	else if (q & 1)
 		net_tx(&n->pair[q / 2]);
 	else

@@ -189,7 +189,8 @@ static inline bool net_kicks_on(struct net_pair *p, struct vq *vq)
 void net_wait(struct net_pair *p, uint32_t mask, uint32_t on);
 /* The first @pairs are used from here on. 0 or a negative errno, with what was before. */
 int net_use_pairs(struct net *n, unsigned pairs);
-void net_lost(struct net *n, const char *why); /* the host's side is no more */
+/* The host's side is no more; @why NULL: its stream ended, and a passt of ours says why. */
+void net_lost(struct net *n, const char *why);
 void net_set_link(struct net *n, bool up);
 
 /* ---- net_rx.c, net_tx.c */
@@ -224,5 +225,6 @@ void net_vhost_stop(struct net *n, unsigned pair);
 int net_vhost_queue_start(struct net *n, unsigned q);
 void net_vhost_queue_stop(struct net *n, unsigned q);
 void net_vhost_rewired(struct net *n, unsigned q);
+void net_vhost_kick(struct net *n, unsigned q);
 
 #endif

@@ -200,6 +200,7 @@ static uint8_t ctrl_announce(struct net *n, uint8_t command, struct vq_chain *c)
 static uint8_t ctrl_mq(struct net *n, uint8_t command, struct vq_chain *c)
 {
 	uint16_t pairs;
+	int r;
 
 	if (!virtio_has(&n->v, NET_F_MQ) || command || c->readable != sizeof(pairs) ||
 	    chain_pull(c, &pairs, sizeof(pairs)))
@@ -209,7 +210,11 @@ static uint8_t ctrl_mq(struct net *n, uint8_t command, struct vq_chain *c)
 	if (pairs < 1 || pairs > n->pairs)
 		return ERR;
 	n->costly = true;
-	return net_use_pairs(n, pairs) ? ERR : OK;
+	r = net_use_pairs(n, pairs);
+	if (r < 0)
+		log_guest(&n->v.budget, "%s: %u queue pairs cannot be used: %s", n->v.name, pairs,
+			  strerror(-r));
+	return r < 0 ? ERR : OK;
 }
 
 static uint8_t command(struct net *n, struct vq_chain *c)

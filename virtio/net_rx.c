@@ -284,7 +284,7 @@ static enum rx next_frame(struct net_pair *p)
 
 		if (r < 0) {
 			rx->left_len = 0;
-			net_lost(p->n, r == -EPROTO ? "it sent what is no frame" : "it has ended");
+			net_lost(p->n, r == -EPROTO ? "it sent what is no frame" : NULL);
 			return RX_LOST;
 		}
 		if (!r)

@@ -100,7 +100,7 @@ static bool flush(struct net_pair *p)
 	if (net_is_stream(p->n) && !p->n->host->dead)
 		r = frames_flush(&p->n->host->frames);
 	if (r < 0)
-		net_lost(p->n, "it has ended");
+		net_lost(p->n, NULL);
 	return r > 0;
 }
 

@@ -88,6 +88,12 @@ void net_vhost_queue_stop(struct net *n, unsigned q)
 		vhost_link_queue_stop(&n->vhost[q / 2].link, q);
 }
 
+void net_vhost_kick(struct net *n, unsigned q)
+{
+	if (n->vhost[q / 2].started)
+		vhost_link_kick(&n->vhost[q / 2].link, q);
+}
+
 void net_vhost_rewired(struct net *n, unsigned q)
 {
 	if (n->vhost[q / 2].started)

@@ -169,10 +169,7 @@ static void ring_stop(struct vhost_link_queue *lq)
 	virtio_return_kicks(l->v, lq->q);
 }
 
-/*
- * A kick that came before the back end could do anything with it is not repeated by the
- * driver: one more, now that it can.
- */
+/* One kick more: what came when the back end could not hear it, the driver does not repeat. */
 static void ring_wake(struct vhost_link_queue *lq)
 {
 	if (lq->started)
@@ -206,6 +203,15 @@ void vhost_link_queue_stop(struct vhost_link *l, unsigned q)
 		return;
 	begin(l);
 	ring_stop(lq);
+}
+
+/* Of a ring that is not started the eventfd is watched here: to write to it would not end. */
+void vhost_link_kick(struct vhost_link *l, unsigned q)
+{
+	struct vhost_link_queue *lq = linked(l, q);
+
+	if (lq)
+		ring_wake(lq);
 }
 
 void vhost_link_rewired(struct vhost_link *l, unsigned q)

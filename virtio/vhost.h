@@ -111,6 +111,8 @@ void vhost_link_stop(struct vhost_link *l);
 int vhost_link_queue_start(struct vhost_link *l, unsigned q);
 void vhost_link_queue_stop(struct vhost_link *l, unsigned q);
 void vhost_link_rewired(struct vhost_link *l, unsigned q);
+/* A kick that came as a write to a register (virtio_ops.kick): the back end hears eventfds. */
+void vhost_link_kick(struct vhost_link *l, unsigned q);
 static inline bool vhost_link_has(const struct vhost_link *l, unsigned q)
 {
 	return q - l->first < l->h->nrings;
@@ -150,7 +152,8 @@ struct vhost_user_owner {
 };
 /*
  * What goes wrong at the peer, or takes it longer than VHOST_WAIT_MS, ends the connection:
- * the reason is logged once, and from then on every call says -ENOTCONN. Each call below is an
+ * the reason is logged, at once and for each later machine, and every call from then on says
+ * -ENOTCONN. Each call below is an
  * operation of its own.
  */
 #define VHOST_USER_NEEDS_CONFIG (1ull << 9)

@@ -21,7 +21,7 @@
 
 #define BIT(n) (1ull << (n))
 #define NET_F_MRG_RXBUF 15
-/* Types of sockets, section 5.10.3, and bit 2 of version 1.3: that streams go without saying. */
+/* Types of sockets, section 5.10.3. */
 #define VSOCK_F_STREAM 0
 #define VSOCK_F_SEQPACKET 1
 

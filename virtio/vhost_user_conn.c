@@ -302,6 +302,9 @@ int vhost_user_bind(struct vhost_user *u, struct loop *l, const struct vhost_use
 	u->died = (struct loop_timer){.fn = on_died, .arg = u};
 	u->changed = (struct loop_timer){.fn = on_changed, .arg = u};
 	if (u->fd < 0) {
+		/* Between two machines, or in an earlier one: this guest's owner is told as well.
+		 */
+		log_error("%s: %s; the device is dead", u->name, u->reason);
 		loop_timer_set(l, &u->died, loop_now());
 		return 0;
 	}

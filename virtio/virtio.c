@@ -242,6 +242,7 @@ static void queue_clear(struct virtio_queue *q)
 void virtio_queue_enable(struct virtio *v, unsigned q)
 {
 	struct virtio_queue *vq = virtio_q(v, q);
+	int r;
 
 	if (!vq || vq->enabled)
 		return;
@@ -255,7 +256,9 @@ void virtio_queue_enable(struct virtio *v, unsigned q)
 	vq->enabled = true;
 	if (queue_live(v, vq))
 		return;
-	if (v->ops->queue_start(v, q) < 0) {
+	r = v->ops->queue_start(v, q);
+	if (r < 0) {
+		log_guest(&v->budget, "%s: queue %u cannot start: %s", v->name, q, strerror(-r));
 		vq_reset(vq->vq);
 		virtio_needs_reset(v);
 	}
@@ -322,6 +325,8 @@ static void say_negotiated(struct virtio *v)
 
 static void device_start(struct virtio *v)
 {
+	int r;
+
 	/* Latched before it could start: it does nothing until it is reset, but the driver is told.
 	 */
 	if (v->status & VIRTIO_S_NEEDS_RESET) {
@@ -331,12 +336,13 @@ static void device_start(struct virtio *v)
 	for (unsigned i = 0; i < v->nqueues; i++)
 		if (v->queue[i].enabled && queue_live(v, &v->queue[i]))
 			goto fail;
-	if (v->ops->start(v) == 0) {
+	r = v->ops->start(v);
+	if (r == 0) {
 		v->running = true;
 		say_negotiated(v);
 		return;
 	}
-	log_guest(&v->budget, "%s: the device cannot start", v->name);
+	log_guest(&v->budget, "%s: the device cannot start: %s", v->name, strerror(-r));
 	virtio_needs_reset(v);
 fail:
 	for (unsigned i = 0; i < v->nqueues; i++)

@@ -103,6 +103,7 @@ static bool add_all(struct virtiofsd_plan *p, const char *const *words)
  */
 static bool rust_words(struct virtiofsd_plan *p, const struct fs_config *c, const char *help)
 {
+	_Static_assert(CHILD_FD == 3, "what --fd says, here and below");
 	static const char *const cache[] = {"auto", "always", "never"};
 	const char *const words[] = {
 		p->program,  "--fd=3",   "--shared-dir", p->dir,        "--cache", cache[c->cache],
@@ -297,7 +298,8 @@ static int rendezvous(int fd[2], struct err *e)
 		}
 		r = listen_at(dirs[i], fd, e);
 		rmdir(dirs[i]);
-		break;
+		if (r == 0)
+			break;
 	}
 	return r;
 }
@@ -313,7 +315,7 @@ int virtiofsd_start(struct child **ret, int *ret_socket, const struct fs_config 
 	r = plan(&p, c, label, e);
 	if (r == 0 && !strcmp(p.sandbox, "none") && strcmp(p.dir, "/"))
 		log_warn("%s: without a sandbox: it is confined to %s by its own care alone "
-			 "(run as root, or allow users namespaces)",
+			 "(run as root, or allow users to make namespaces)",
 			 name, p.dir);
 	if (r == 0)
 		r = rendezvous(fd, e);

@@ -108,6 +108,8 @@ void vq_reset(struct vq *q)
 	q->desc = q->avail = q->used = (struct gwin){0};
 	q->avail_next = q->avail_seen = q->used_idx = 0;
 	q->unsignalled = 0;
+	q->quiet = 0;
+	q->prompt = 0;
 	q->size = 0;
 	q->live = q->broken = false;
 }

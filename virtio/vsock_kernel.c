@@ -49,10 +49,10 @@ static void stop(struct virtio *v)
 	vhost_link_stop(&((struct vsock_kernel *)v)->link);
 }
 
-/* Of the event queue alone; the others' go to the kernel. */
+/* The event queue's say nothing. */
 static void kick(struct virtio *v, unsigned q)
 {
-	(void)v, (void)q;
+	vhost_link_kick(&((struct vsock_kernel *)v)->link, q);
 }
 
 static void rewired(struct virtio *v, unsigned q)

@@ -214,7 +214,8 @@ static int build(struct vublk *b, const struct disk_config *c, const struct vubl
 	b->d.refuse = refuse;
 	snprintf(b->d.name, sizeof(b->d.name), "disk%u", env->index);
 	snprintf(b->d.label, sizeof(b->d.label), "%s (%s)", b->d.name, c->path);
-	/* An earlier guest may have changed the cache; a peer that died is told of elsewhere. */
+	/* An earlier guest may have changed the cache; of a peer that died vhost_user_bind tells.
+	 */
 	refresh(h, &ignored);
 	below.queues = queue_count(h, c, env->cpus);
 	b->d.v.offered = vhost_user_vhost(h->u)->features & FEATURES;

@@ -51,8 +51,7 @@ void vuser_kick(struct virtio *v, unsigned q)
 	struct vuser *d = (struct vuser *)v;
 
 	if (d->link.running) {
-		virtio_rekick(v,
-			      q); /* came as a write to a register: the back end hears eventfds */
+		vhost_link_kick(&d->link, q);
 		return;
 	}
 	if (d->at_large)

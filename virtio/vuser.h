@@ -3,7 +3,8 @@
  * What the devices have in common that another process serves (fs.c, vublk.c): queues and
  * rings linked one to one, and what becomes of them when that process goes away. Then the
  * device takes its rings over and answers every request with an error, those that were under way
- * too, so that nobody in the guest waits for ever. It stays so until the guest reboots.
+ * too, so that nobody in the guest waits for ever. A reboot brings a new one where it is ours to
+ * start (fs.c); a socket that somebody gave stays dead.
  *
  * But a process that is there still, and does not answer or breaks the protocol, may go on with the
  * requests it has taken. What is answered for it the guest uses anew, and it might write into

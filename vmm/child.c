@@ -384,11 +384,11 @@ bool child_end(struct child *c)
 	int status;
 
 	reap(c, &status);
-	if (status == -1 || c->quiet)
-		return c->ended;
-	say_end(status, how, sizeof(how));
-	log_info("%s %s", c->name, how);
-	return true;
+	if (status != -1 && !c->quiet) {
+		say_end(status, how, sizeof(how));
+		log_info("%s %s", c->name, how);
+	}
+	return c->ended;
 }
 
 int child_failed(struct child *c, struct err *e)

@@ -8,7 +8,7 @@
 
 #include "vmm/config_fs.h"
 
-void fs_config_fini(struct fs_config *f)
+void config_fs_free_one(struct fs_config *f)
 {
 	free(f->dir);
 	free(f->socket);
@@ -18,7 +18,7 @@ void fs_config_fini(struct fs_config *f)
 void config_fs_fini(struct config *c)
 {
 	for (size_t i = 0; i < c->nfs; i++)
-		fs_config_fini(&c->fs[i]);
+		config_fs_free_one(&c->fs[i]);
 }
 
 /* ------------------------------------------------------------- keys */
@@ -26,7 +26,7 @@ void config_fs_fini(struct config *c)
 /* The guest's user types it, and it stands in lists: no blanks, no control characters. */
 static int fs_tag(void *f, const char *v, struct err *e)
 {
-	struct fs_config *fs = f;
+	struct fs_config *fs = &((struct fs_words *)f)->f;
 
 	if (!*v || strlen(v) > CONFIG_FS_TAG)
 		return err_msg(e, -EINVAL, "\"%s\" is %zu bytes long, not 1 to %d", v, strlen(v),
@@ -38,28 +38,28 @@ static int fs_tag(void *f, const char *v, struct err *e)
 	return 0;
 }
 
-int fs_key_dir(void *f, const char *v, struct err *e)
+int config_fs_key_dir(void *f, const char *v, struct err *e)
 {
-	return config_string(&((struct fs_config *)f)->dir, v, e);
+	return config_string(&((struct fs_words *)f)->f.dir, v, e);
 }
 
 static int fs_socket(void *f, const char *v, struct err *e)
 {
-	return config_string(&((struct fs_config *)f)->socket, v, e);
+	return config_string(&((struct fs_words *)f)->f.socket, v, e);
 }
 
-int fs_key_id(void *f, const char *v, struct err *e)
+int config_fs_key_id(void *f, const char *v, struct err *e)
 {
-	return config_string(&((struct fs_config *)f)->id, v, e);
+	return config_string(&((struct fs_words *)f)->f.id, v, e);
 }
 
-int fs_key_ro(void *f, const char *v, struct err *e)
+int config_fs_key_ro(void *f, const char *v, struct err *e)
 {
 	((struct fs_words *)f)->ro = true;
 	return opts_onoff(v, &((struct fs_words *)f)->f.readonly, e);
 }
 
-int fs_key_rw(void *f, const char *v, struct err *e)
+int config_fs_key_rw(void *f, const char *v, struct err *e)
 {
 	bool rw = true;
 	int r = opts_onoff(v, &rw, e);
@@ -69,35 +69,35 @@ int fs_key_rw(void *f, const char *v, struct err *e)
 	return r;
 }
 
-int fs_key_cache(void *f, const char *v, struct err *e)
+int config_fs_key_cache(void *f, const char *v, struct err *e)
 {
 	static const char *const modes[] = {"auto", "always", "never"};
 
 	for (unsigned i = 0; i < 3; i++)
 		if (!strcmp(v, modes[i])) {
-			((struct fs_config *)f)->cache = (enum fs_cache)i;
+			((struct fs_words *)f)->f.cache = (enum fs_cache)i;
 			return 0;
 		}
 	return err_msg(e, -EINVAL, "\"%s\" is neither auto, always nor never%s", v,
 		       strcmp(v, "none") ? "" : " (did you mean never?)");
 }
 
-int fs_key_queues(void *f, const char *v, struct err *e)
+int config_fs_key_queues(void *f, const char *v, struct err *e)
 {
 	unsigned long n;
 	int r = opts_number(v, 1, CONFIG_FS_QUEUES_MAX, &n, e);
 
 	if (r == 0)
-		((struct fs_config *)f)->queues = (uint16_t)n;
+		((struct fs_words *)f)->f.queues = (uint16_t)n;
 	return r;
 }
 
-int fs_key_queue_size(void *f, const char *v, struct err *e)
+int config_fs_key_queue_size(void *f, const char *v, struct err *e)
 {
-	return config_queue_size(v, CONFIG_FS_QUEUE_MIN, &((struct fs_config *)f)->queue_size, e);
+	return config_queue_size(v, CONFIG_FS_QUEUE_MIN, &((struct fs_words *)f)->f.queue_size, e);
 }
 
-int fs_words_check(const struct fs_words *w, struct err *e)
+int config_fs_check_words(const struct fs_words *w, struct err *e)
 {
 	if (w->ro && w->rw)
 		return err_msg(e, -EINVAL, "ro and rw: one of them is meant");
@@ -108,14 +108,14 @@ int config_fs(struct config *c, const char *text, struct err *e)
 {
 	static const struct kv_key keys[] = {
 		{"tag", fs_tag, NULL},
-		{"dir", fs_key_dir, NULL},
+		{"dir", config_fs_key_dir, NULL},
 		{"socket", fs_socket, NULL},
-		{"ro", fs_key_ro, "ro"},
-		{"rw", fs_key_rw, "rw"},
-		{"cache", fs_key_cache, NULL},
-		{"queues", fs_key_queues, NULL},
-		{"queue_size", fs_key_queue_size, NULL},
-		{"id", fs_key_id, NULL},
+		{"ro", config_fs_key_ro, "ro"},
+		{"rw", config_fs_key_rw, "rw"},
+		{"cache", config_fs_key_cache, NULL},
+		{"queues", config_fs_key_queues, NULL},
+		{"queue_size", config_fs_key_queue_size, NULL},
+		{"id", config_fs_key_id, NULL},
 		{"readonly", NULL, "ro"},
 		{"path", NULL, "dir=DIR"},
 		{"source", NULL, "dir=DIR"},
@@ -129,13 +129,13 @@ int config_fs(struct config *c, const char *text, struct err *e)
 		return err_msg(e, -E2BIG, "at most %d shared directories fit", CONFIG_FS_MAX);
 	r = opts_kv(keys, NULL, text, &w, e);
 	if (r == 0)
-		r = fs_words_check(&w, e);
+		r = config_fs_check_words(&w, e);
 	if (r == 0 && !f->tag[0])
 		r = err_msg(e, -EINVAL, "the tag is missing (tag=NAME)");
 	if (r == 0 && !strcmp(f->tag, CONFIG_ROOT_TAG))
 		r = err_msg(e, -EINVAL, "tag: %s is that of --rootfs DIRECTORY", f->tag);
 	if (r < 0) {
-		fs_config_fini(f);
+		config_fs_free_one(f);
 		return r;
 	}
 	c->fs[c->nfs++] = *f;

@@ -28,17 +28,17 @@ ALIEN(serial)
 ALIEN(format)
 
 static const struct kv_key root_keys[] = {
-	{"path", fs_key_dir, NULL},
-	{"rw", fs_key_rw, "rw"},
-	{"cache", fs_key_cache, NULL},
-	{"queues", fs_key_queues, NULL},
-	{"queue_size", fs_key_queue_size, NULL},
-	{"id", fs_key_id, NULL},
+	{"path", config_fs_key_dir, NULL},
+	{"rw", config_fs_key_rw, "rw"},
+	{"cache", config_fs_key_cache, NULL},
+	{"queues", config_fs_key_queues, NULL},
+	{"queue_size", config_fs_key_queue_size, NULL},
+	{"id", config_fs_key_id, NULL},
 	{"readonly", root_readonly, "readonly"},
 	{"direct", root_direct, "direct"},
 	{"serial", root_serial, NULL},
 	{"format", root_format, NULL},
-	{"ro", fs_key_ro, "ro"},
+	{"ro", config_fs_key_ro, "ro"},
 	{NULL, NULL, NULL},
 };
 
@@ -64,7 +64,7 @@ static int fs_first(struct config *c, struct root *r, struct err *e)
 {
 	if (r->alien)
 		return alien(r->alien, e);
-	int ret = fs_words_check(&r->w, e);
+	int ret = config_fs_check_words(&r->w, e);
 
 	if (ret)
 		return ret;
@@ -129,6 +129,6 @@ int config_check_root(struct config *c, struct err *e)
 	} else {
 		ret = disk_first(c, e);
 	}
-	fs_config_fini(&r.w.f);
+	config_fs_free_one(&r.w.f);
 	return ret;
 }

@@ -6,10 +6,8 @@
  * on the loop's thread with the loop's lock held; the bus takes the same lock
  * around a register access that a vCPU thread makes.  So a device's code is
  * never entered twice at once and holds no lock call itself.  Callbacks must
- * not block. Two kinds of device wait all the same: a disk that stops, for the
- * requests it has just cancelled (virtio/blk.c); and one that another process
- * serves, for that process' answers, each operation for VHOST_WAIT_MS at most
- * (virtio/vhost.h), and for its end when it is killed, a second at most.
+ * not block; who waits all the same, and how long, stands in virtio/README.md,
+ * invariant 1.
  *
  * The loop's thread comes first: however many others take the lock in turn, it
  * waits for at most one of them, the one that has the lock or is about to. The
@@ -96,7 +94,8 @@ void loop_poll_add(struct loop *l, struct loop_poll *p);
 void loop_poll_del(struct loop_poll *p); /* does nothing when not added */
 /* ns that a thread may look for work before it sleeps, on this host; 0: not at all. Measured. */
 uint64_t loop_poll_worth(struct loop *l);
-/* The longest look before a sleep, instead of what loop_poll_add measures. */
+/* The longest look before a sleep, instead of what loop_poll_add measures. For tests and fuzzers.
+ */
 void loop_poll_most(struct loop *l, uint64_t ns);
 
 /* A task runs once on the loop for each posting; posting it again before it ran does nothing. */

@@ -245,6 +245,21 @@ static void a_descendant_that_got_away_is_not_called_ended(void **state)
 	assert_int_equal(kill(atoi(buf), SIGKILL), 0);
 }
 
+static void nor_one_whose_own_process_ended_before(void **state)
+{
+	char buf[64];
+	struct child *c;
+
+	(void)state;
+	assert_int_equal(born(&c, "setsid sh -c 'printf %063d $$; exec sleep 1000' &", NULL), 0);
+	child_output(c, buf, sizeof(buf) - 1, 20000);
+	assert_true(atoi(buf) > 1);
+	usleep(200000);
+	assert_false(child_end(c));
+	child_free(c);
+	assert_int_equal(kill(atoi(buf), SIGKILL), 0);
+}
+
 static void last_words_are_part_of_the_error(void **state)
 {
 	struct err e = {0};
@@ -289,6 +304,7 @@ int main(void)
 		cmocka_unit_test(long_lines_are_cut),
 		cmocka_unit_test(its_descendants_end_with_it),
 		cmocka_unit_test(a_descendant_that_got_away_is_not_called_ended),
+		cmocka_unit_test(nor_one_whose_own_process_ended_before),
 		cmocka_unit_test(last_words_are_part_of_the_error),
 		cmocka_unit_test(the_end_may_come_twice),
 	};

@@ -43,6 +43,27 @@ static void kicks_of_linked_queues_are_the_back_ends(void **state)
 	assert_int_equal(f->kicks, 2);
 }
 
+/* Of a transport that has no eventfd for it in KVM. */
+static void a_kick_that_came_as_a_write_reaches_the_back_end(void **state)
+{
+	struct fixture *f = *state;
+
+	run(f);
+	for (unsigned i = 0; i < RINGS; i++)
+		count(f->b.ring[i].kick);
+	virtio_kick(&f->v, FIRST + 1);
+	assert_int_equal(count(f->b.ring[0].kick), 0);
+	assert_int_equal(count(f->b.ring[1].kick), 1);
+	/* A queue of our own, and one that the back end has not got: nobody is to be woken again.
+	 */
+	virtio_kick(&f->v, 0);
+	assert_int_equal(count(f->v.queue[0].kick_fd), 0);
+	vhost_link_queue_stop(&f->link, FIRST);
+	count(f->v.queue[FIRST].kick_fd);
+	virtio_kick(&f->v, FIRST);
+	assert_int_equal(count(f->v.queue[FIRST].kick_fd), 0);
+}
+
 static void a_ring_that_has_started_is_kicked_once(void **state)
 {
 	struct fixture *f = *state;
@@ -440,6 +461,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(start_hands_over_features_memory_and_rings_and_then_lets_it_run),
 		T(kicks_of_linked_queues_are_the_back_ends),
+		T(a_kick_that_came_as_a_write_reaches_the_back_end),
 		T(a_ring_that_has_started_is_kicked_once),
 		T(queues_that_are_not_enabled_are_left_out),
 		T(a_reset_stops_all_and_gets_the_kicks_back),

@@ -423,7 +423,28 @@ static void a_pair_that_cannot_start_is_said_once(void **state)
 	buf[read(out[0], buf, sizeof(buf) - 1)] = '\0';
 	close(out[0]);
 	assert_string_equal(buf, "mvm: net3: a ring does not start: Bad address\n"
-				 "mvm: net3: the device cannot start\n");
+				 "mvm: net3: the device cannot start: Bad address\n");
+	net_end(f);
+	sham.on = false;
+}
+
+/* A kick that came as a write to a register. */
+static void a_pairs_kicks_reach_the_kernel_either_way(void **state)
+{
+	struct net_rig *f = net_begin(END_TAP, 1);
+	uint64_t kicks;
+
+	(void)state;
+	one_pair(f);
+	fake_driver_ok(f->v);
+	assert_true(f->v->running);
+	for (unsigned q = 0; q < 2; q++) {
+		/* The one at the start. */
+		assert_int_equal(read(f->v->queue[q].kick_fd, &kicks, sizeof(kicks)), 8);
+		virtio_kick(f->v, q);
+		assert_int_equal(read(f->v->queue[q].kick_fd, &kicks, sizeof(kicks)), 8);
+		assert_int_equal(kicks, 1);
+	}
 	net_end(f);
 	sham.on = false;
 }
@@ -464,6 +485,7 @@ int main(void)
 		cmocka_unit_test(a_stop_that_the_kernel_refuses_closes_the_file),
 		cmocka_unit_test(a_device_that_cannot_be_made_leaves_nothing_open),
 		cmocka_unit_test(a_pair_that_cannot_start_is_said_once),
+		cmocka_unit_test(a_pairs_kicks_reach_the_kernel_either_way),
 		cmocka_unit_test(a_queue_of_no_pair_that_comes_live_later_is_no_rings),
 	};
 

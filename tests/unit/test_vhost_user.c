@@ -411,15 +411,30 @@ static void an_end_between_two_machines_is_told_the_second(void **state)
 {
 	struct fixture *f = *state;
 	struct vhost_user_owner o = {died, changed, f, "fs0"};
+	int out[2], err = dup(2);
+	char said[300] = "";
 
 	adopt(f, 0);
 	vhost_user_bind(f->u, NULL, NULL);
 	shutdown(f->p.fd, SHUT_RDWR);
 	assert_int_equal(vhost_user_queues(f->u), -ENOTCONN);
 	assert_int_equal(f->died, 0);
+	/* Its owner and the log: this guest's disk or share gives errors alone. */
+	assert_int_equal(pipe(out), 0);
+	dup2(out[1], 2);
+	log_set_level(LOG_ERROR);
 	assert_int_equal(vhost_user_bind(f->u, f->loop, &o), 0);
+	log_set_level(-1);
+	dup2(err, 2);
+	close(err);
+	close(out[1]);
+	said[read(out[0], said, sizeof(said) - 1)] = '\0';
+	close(out[0]);
+	assert_non_null(strstr(said, "mvm: fs0: vhost-user: "));
+	assert_non_null(strstr(said, "; the device is dead\n"));
 	turns(f->loop, 2);
 	assert_int_equal(f->died, 1);
+	f->files++; /* the log's own, from its first line on */
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -179,6 +179,10 @@ static void what_the_driver_sends_is_taken_at_its_kick(void **state)
 	assert_int_equal(eventfd_write(f->v->queue[1].kick_fd, 1), 0);
 	TURNS_UNTIL(f->loop, fake_used(&f->r[1], &id, &len));
 	TURNS_UNTIL(f->loop, f->bearer.queue[1]);
+	/* And where the kick is a write to a register. */
+	fake_send(&f->r[1], &(struct fake_buf){hdr, 44, 0}, 1);
+	virtio_kick(f->v, 1);
+	TURNS_UNTIL(f->loop, fake_used(&f->r[1], &id, &len));
 }
 
 static void a_kick_before_the_start_is_not_lost(void **state)

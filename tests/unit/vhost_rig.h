@@ -154,8 +154,8 @@ static inline void d_queue_stop(struct virtio *v, unsigned q)
 
 static inline void d_kick(struct virtio *v, unsigned q)
 {
-	(void)q;
 	of(v)->kicks++;
+	vhost_link_kick(&of(v)->link, q);
 }
 
 static inline void d_rewired(struct virtio *v, unsigned q)
