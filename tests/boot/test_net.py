@@ -205,6 +205,21 @@ class User(Net):
                        "> /o && echo TCP OK; cat /sys/class/net/eth0/carrier", config=False)
         self.assertEqual(len(re.findall(r"(?m)^TCP OK", r.out)), 2, r)
 
+    def test_how_passt_ended_is_said_and_the_guest_goes_on(self):
+        self.ip("link", "add", "up0", "type", "dummy")
+        self.ip("address", "add", "192.0.2.2/24", "dev", "up0")
+        self.ip("link", "set", "up0", "up")
+        self.ip("route", "add", "default", "via", "192.0.2.1")
+        # The host's part of this test, in the same namespace: it ends the one passt that is there.
+        self.inside("sh", "-c", "until p=$(pgrep -x passt.avx2 || pgrep -x passt); do sleep 0.2; done; "
+                    "sleep 3; for i in $p; do grep -q mvm /proc/$(ps -o ppid= -p $i | tr -d ' ')/comm && "
+                    "kill -9 $i; done")
+        r = self.guest("user", "ip link set eth0 up; n=0; while [ $(cat /sys/class/net/eth0/carrier) = 1 ] && "
+                       "[ $n -lt 60 ]; do n=$((n+1)); sleep 1; done; "
+                       "echo CARRIER $(cat /sys/class/net/eth0/carrier)", config=False)
+        self.assertIn("CARRIER 0", r.out, r)
+        self.assertRegex(r.err, r"net0: passt was killed by signal 9 .*; the guest's link is down\n", r)
+
     def test_what_passt_lacks_is_said(self):
         old, vm.MVM = vm.MVM, self.wrapper()
         try:
