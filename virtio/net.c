@@ -108,7 +108,8 @@ static void link_changed(void *arg, uint32_t events)
 
 static bool ctrl_wants(struct net *n)
 {
-	return n->ctrl != NET_NO_CTRL && vq_pending(virtio_vq(&n->v, n->ctrl));
+	return n->ctrl != NET_NO_CTRL && !net_ctrl_rests(n) &&
+	       vq_pending(virtio_vq(&n->v, n->ctrl));
 }
 
 static void poll_begin(void *arg)
@@ -172,7 +173,7 @@ static bool poll_end(void *arg)
 		if (n->pair[i].rx.hungry)
 			some |= kicks_on(n, 2 * i);
 	}
-	if (n->enabled && n->ctrl != NET_NO_CTRL)
+	if (n->enabled && n->ctrl != NET_NO_CTRL && !net_ctrl_rests(n))
 		some |= kicks_on(n, n->ctrl);
 	return some;
 }

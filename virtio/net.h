@@ -149,10 +149,15 @@ struct net {
 	unsigned ctrl;    /* the control queue; NET_NO_CTRL */
 	struct net_pair *pair;
 	struct net_filter filter;
-	uint8_t mac[ETH_ALEN]; /* after a reset */
-	uint64_t large;        /* features that take queues of some size */
-	bool costly;           /* what the last command asked of the host's kernel */
-	struct loop_fd watch;  /* host->watch */
+	uint8_t mac[ETH_ALEN];           /* after a reset */
+	uint64_t large;                  /* features that take queues of some size */
+	bool costly;                     /* what the last command asked of the host's kernel */
+	struct net_rest {                /* the control queue's, from commands that cost the host */
+		struct loop_timer timer; /* set: it rests */
+		int64_t purse;           /* ns that commands may take; below 0: it was overdrawn */
+		uint64_t at;             /* when the purse was counted */
+	} rest;
+	struct loop_fd watch; /* host->watch */
 	struct loop_poll poll;
 	bool polled;             /* between its begin() and end(): no kicks are wanted */
 	struct net_vhost *vhost; /* NULL: the pairs are served here */
@@ -211,6 +216,7 @@ static inline bool net_tx_wants(struct net_pair *p)
 
 /* ---- net_ctrl.c */
 void net_ctrl(struct net *n);
+bool net_ctrl_rests(const struct net *n); /* nothing of it is served for a while */
 /* Nothing is filtered, and the driver is given these of NET_GUEST_OFFLOADS. */
 void net_ctrl_reset(struct net *n, uint64_t guest_offloads);
 uint64_t net_offloads_known(const struct net_host *h); /* feature bits that the host's side has */

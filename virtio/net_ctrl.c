@@ -19,6 +19,14 @@
 /* No command is longer; a chain could name 4 GiB. */
 #define COMMAND_MAX (64u << 10)
 
+/*
+ * What commands may take of the host's time: a tenth in the long run, and so much at once, which is
+ * more than a driver needs to set itself up.
+ */
+#define REST_PART 10
+#define REST_PURSE 10000000ll /* ns */
+#define REST_MOST 100000000ll
+
 #define OK 0
 #define ERR 1
 
@@ -235,10 +243,8 @@ static uint8_t command(struct net *n, struct vq_chain *c)
 	return class[what[0]](n, what[1], c);
 }
 
-/*
- * True: it was costly. Filters, offloads and pairs are set under a lock that all networks of the
- * host share, and the wait for it is the other devices' of this loop.
- */
+/* True: it was costly: filters, offloads and pairs are set under a lock that all networks of the
+ * host share. */
 static bool serve(struct net *n, struct vq_chain *c)
 {
 	n->costly = false;
@@ -252,19 +258,57 @@ static bool serve(struct net *n, struct vq_chain *c)
 	return n->costly;
 }
 
+static void rest_over(void *arg)
+{
+	struct net *n = arg;
+
+	virtio_kick(&n->v, n->ctrl);
+}
+
+/* A costly command was begun at @since. True: the queue rests now. */
+static bool rest_now(struct net *n, uint64_t since)
+{
+	struct net_rest *r = &n->rest;
+	const uint64_t now = loop_now();
+	const int64_t more = (int64_t)((since - r->at) / REST_PART);
+	int64_t ns;
+
+	r->purse = (r->purse + more < REST_PURSE ? r->purse + more : REST_PURSE) -
+		   (int64_t)(now - since);
+	r->at = now;
+	if (r->purse >= 0)
+		return false;
+	ns = -r->purse * REST_PART;
+	r->timer.fn = rest_over;
+	r->timer.arg = n;
+	loop_timer_set(n->v.loop, &r->timer, now + (uint64_t)(ns < REST_MOST ? ns : REST_MOST));
+	return true;
+}
+
+bool net_ctrl_rests(const struct net *n)
+{
+	return n->rest.timer.loop;
+}
+
 void net_ctrl(struct net *n)
 {
 	struct vq *vq = virtio_vq(&n->v, n->ctrl);
+	const uint64_t since = loop_now();
 	unsigned budget = CTRL_TURN;
+	bool rests = false;
 	struct vq_chain *c;
 
+	if (net_ctrl_rests(n))
+		return;
 	vq_kicks_off(vq);
 	do {
 		for (; budget && vq_next(vq, &c) == VQ_CHAIN; budget--)
-			if (serve(n, c))
+			if (serve(n, c)) {
+				rests = rest_now(n, since);
 				budget = 1; /* the last of this turn */
+			}
 	} while (budget && !n->polled && vq_kicks_on(vq));
-	if (!budget)
+	if (!budget && !rests)
 		virtio_rekick(&n->v, n->ctrl);
 	vq_notify(vq);
 }
@@ -272,6 +316,7 @@ void net_ctrl(struct net *n)
 /* Section 5.1.6.5.1: nothing is filtered until the driver says what. */
 void net_ctrl_reset(struct net *n, uint64_t guest_offloads)
 {
+	loop_timer_cancel(&n->rest.timer);
 	n->filter = (struct net_filter){0};
 	use_filter(n);
 	use_offloads(n, guest_offloads);

@@ -157,6 +157,12 @@ struct vhost_user_owner {
  * operation of its own.
  */
 #define VHOST_USER_NEEDS_CONFIG (1ull << 9)
+/*
+ * While it is on, all operations of all connections together have VHOST_WAIT_MS, and 20 ms each
+ * after that: a machine's devices start and end one after the other, and however many peers do
+ * not answer, nobody waits for more. On or off from any thread.
+ */
+void vhost_user_together(bool on);
 /* Connects, exactly once, and negotiates. @want: protocol features that the device cannot do
  * without; with VHOST_USER_NEEDS_CONFIG changes are told of if the peer can. */
 int vhost_user_connect(struct vhost_user **ret, const char *path, uint64_t want, struct err *e);

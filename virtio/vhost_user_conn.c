@@ -24,6 +24,13 @@
 #define FREE_NS 20000000ull /* of an exchange are no waiting: a peer has its work */
 
 unsigned vu_wait_ms = VHOST_WAIT_MS;
+static uint64_t no_later; /* atomic; loop_now(); 0: no such time */
+
+void vhost_user_together(bool on)
+{
+	__atomic_store_n(&no_later, on ? loop_now() + vu_wait_ms * 1000000ull : 0,
+			 __ATOMIC_RELAXED);
+}
 
 /* ------------------------------------------------------------- the end */
 
@@ -176,7 +183,13 @@ void vu_begin(struct vhost_user *u)
 
 	u->patience = u->patience + more < most ? u->patience + more : most;
 	u->begun = now;
-	u->deadline = now + (u->patience > FREE_NS ? u->patience : FREE_NS);
+	u->deadline = now + u->patience;
+	const uint64_t last = __atomic_load_n(&no_later, __ATOMIC_RELAXED);
+
+	if (last && u->deadline > last)
+		u->deadline = last;
+	if (u->deadline < now + FREE_NS)
+		u->deadline = now + FREE_NS;
 }
 
 /* The answer, if there is to be one, replaces @m. 0 or -ENOTCONN. */

@@ -76,9 +76,22 @@ static uint32_t share(struct vsock *s)
 	return n;
 }
 
+/* At the limit the program that is mute for longest makes room: such ones keep nobody out. */
+static bool make_room(struct vsock *s)
+{
+	struct vsock_link *mute = &s->waits[VSOCK_WAIT_LINE];
+
+	if (s->nconns < s->conns_max)
+		return true;
+	if (!vsock_linked(mute))
+		return false;
+	vsock_conn_free(VSOCK_OF(mute->next, wait));
+	return true;
+}
+
 struct vsock_conn *vsock_conn_new(struct vsock *s, int fd, enum vsock_state state)
 {
-	struct vsock_conn *c = s->nconns < s->conns_max ? calloc(1, sizeof(*c)) : NULL;
+	struct vsock_conn *c = make_room(s) ? calloc(1, sizeof(*c)) : NULL;
 
 	if (!c)
 		return NULL;

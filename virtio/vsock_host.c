@@ -114,6 +114,8 @@ void vsock_host_accept(void *arg, uint32_t events)
 			return;
 		}
 		s->accept_said = false;
+		/* Else a byte out of band would be told of for ever, and MSG_PEEK not see it. */
+		setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &(int){1}, sizeof(int));
 		c = vsock_conn_new(s, fd, VSOCK_LINE);
 		if (!c) { /* refused at once, rather than kept waiting */
 			log_guest(&s->v.budget, "vsock: more than %u connections: one is refused",

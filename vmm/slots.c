@@ -8,6 +8,7 @@
 #include "virtio/features.h"
 #include "virtio/image.h"
 #include "virtio/sizes.h"
+#include "virtio/vhost.h"
 #include "vmm/assemble.h"
 #include "vmm/layout.h"
 
@@ -206,6 +207,7 @@ int slots_build(struct machine *m, struct err *e)
 	const struct config *c = m->host->cfg;
 	int r = build_console(m, e);
 
+	vhost_user_together(true);
 	for (unsigned i = 0; r == 0 && i < c->ndisks; i++)
 		r = build_disk(m, i, e);
 	for (unsigned i = 0; r == 0 && i < c->nnets; i++)
@@ -216,6 +218,7 @@ int slots_build(struct machine *m, struct err *e)
 		r = build_fs(m, i, e);
 	if (r == 0)
 		r = build_vsock(m, e);
+	vhost_user_together(false);
 	return r < 0 ? r : slots_check_named(m, e);
 }
 
@@ -277,6 +280,7 @@ void slots_stop(struct machine *m)
 
 void slots_destroy(struct machine *m)
 {
+	vhost_user_together(true);
 	for (unsigned i = 0; i < MACHINE_VIRTIO_MAX; i++) {
 		struct virtio_slot *s = &m->slot[i];
 
@@ -285,6 +289,7 @@ void slots_destroy(struct machine *m)
 		if (s->v)
 			s->v->ops->free(s->v);
 	}
+	vhost_user_together(false);
 	workers_free(m->workers);
 	/* A device whose building failed left its loop in the slot behind the last. */
 	for (unsigned i = 0; i < MACHINE_VIRTIO_MAX; i++)

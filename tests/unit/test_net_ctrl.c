@@ -411,6 +411,41 @@ static void commands_that_cost_the_host_are_served_one_a_turn(void **state)
 	net_end(f);
 }
 
+/* The lock they hold is all networks'. */
+static void commands_that_took_their_part_of_the_time_wait(void **state)
+{
+	struct net_rig *f = plugged(END_TAP, 2);
+	struct fake_ring *r = &f->r[4];
+	uint64_t ack = f->cmd + 4096;
+
+	(void)state;
+	for (unsigned reset = 0; reset < 2; reset++) {
+		net_drive(f, ALL_CTRL | BITF(NET_F_MQ));
+		memcpy(fake_at(&f->m, f->cmd), "\0\0\1", 3);
+		for (unsigned k = 0; k < 3; k++)
+			fake_send(r, (struct fake_buf[]){{f->cmd, 3, 0}, {ack + k, 1, FAKE_W}}, 2);
+		f->n->rest.purse = INT64_MIN / 100; /* as if each took long */
+		f->n->rest.at = loop_now();
+		virtio_kick(f->v, 4);
+		assert_int_equal(fake_get16(&f->m, r->used + 2), 1);
+		assert_true(net_ctrl_rests(f->n));
+		virtio_kick(f->v, 4);
+		f->n->poll.ops->begin(f->n);
+		assert_false(f->n->poll.ops->ready(f->n));
+		assert_false(f->n->poll.ops->end(f->n));
+		assert_int_equal(fake_get16(&f->m, r->used + 2), 1);
+		if (!reset) {
+			virtio_set_status(f->v, 0);
+			assert_false(net_ctrl_rests(f->n));
+			continue;
+		}
+		f->n->rest.purse = 0;
+		TURNS_UNTIL(f->loop, fake_get16(&f->m, r->used + 2) == 3);
+		assert_memory_equal(fake_at(&f->m, ack), "\0\0\0", 3);
+	}
+	net_end(f);
+}
+
 /* ------------------------------------------------------------- the link */
 
 static void a_link_that_comes_back_is_announced(void **state)
@@ -463,6 +498,7 @@ int main(void)
 		cmocka_unit_test(pairs_out_of_range_are_errors),
 		cmocka_unit_test(a_flood_of_commands_is_served_in_turns),
 		cmocka_unit_test(commands_that_cost_the_host_are_served_one_a_turn),
+		cmocka_unit_test(commands_that_took_their_part_of_the_time_wait),
 		cmocka_unit_test(a_link_that_comes_back_is_announced),
 	};
 

@@ -68,6 +68,33 @@ static void waits_for(enum vu_bad bad)
 	vu_wait_ms = bad == BAD_STALL || bad == BAD_DRIP ? 200 : 5000;
 }
 
+/* However many do not answer, a machine's end waits for one of them. */
+static void what_is_done_together_has_one_deadline(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t since, first;
+
+	assert_int_equal(adopt(f, NULL), 0);
+	waits_for(BAD_STALL);
+	since = loop_now();
+	vhost_user_together(true);
+	f->u->h.ops->begin(&f->u->h);
+	first = f->u->deadline;
+	assert_true(first >= since + 200000000 && first <= loop_now() + 200000000);
+	usleep(50000);
+	f->u->h.ops->begin(&f->u->h);
+	assert_true(f->u->deadline <= first || f->u->deadline <= loop_now() + 20000000);
+	usleep(200000);
+	since = loop_now();
+	f->u->h.ops->begin(&f->u->h);
+	assert_true(f->u->deadline >= since + 20000000);
+	assert_true(f->u->deadline <= loop_now() + 20000000);
+	vhost_user_together(false);
+	since = loop_now();
+	f->u->h.ops->begin(&f->u->h);
+	assert_true(f->u->deadline >= since + 200000000);
+}
+
 /* While it is set up: the reason is in the error. */
 static void refused(struct fixture *f, uint32_t at, enum vu_bad bad, const char *reason)
 {
@@ -305,6 +332,7 @@ static void half_a_message_on_the_channel_holds_nobody_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(what_is_done_together_has_one_deadline),
 		T(a_bad_answer_to_get_features_is_refused),
 		T(a_bad_answer_to_get_protocol_features_is_refused),
 		T(a_bad_acknowledgement_is_refused),

@@ -126,6 +126,36 @@ static void beyond_the_limit_both_sides_are_refused(void **s)
 	assert_int_equal(descriptors(), before);
 }
 
+/* A program that connects and says nothing keeps a place as long as nobody else wants it. */
+static void at_the_limit_the_mute_make_room(void **s)
+{
+	int l, mute[4], more;
+
+	(void)s;
+	l = rig_server(HOST, 16);
+	rig.s->conns_max = 4;
+	for (unsigned i = 0; i < 4; i++) {
+		mute[i] = rig_client();
+		turns(rig.loop, 2);
+	}
+	assert_int_equal(rig.s->nconns, 4);
+	rig_op(VSOCK_OP_REQUEST, GUEST, HOST);
+	RIG_EXPECT(VSOCK_OP_RESPONSE);
+	TURNS_UNTIL(rig.loop, rig_closed(mute[0]));
+	more = rig_client();
+	TURNS_UNTIL(rig.loop, rig_closed(mute[1]));
+	assert_false(rig_closed(mute[2]));
+	assert_false(rig_closed(more));
+	assert_int_equal(rig.s->nconns, 4);
+	for (unsigned i = 0; i < 4; i++)
+		close(mute[i]);
+	close(more);
+	rig_op(VSOCK_OP_RST, GUEST, HOST);
+	turns(rig.loop, 4);
+	assert_int_equal(rig.s->nconns, 0);
+	close(l);
+}
+
 static void what_connections_may_keep_is_bounded_together(void **s)
 {
 	uint64_t sum = 0;
@@ -512,6 +542,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_thousand_connections_each_carry_their_own),
 		TEST(beyond_the_limit_both_sides_are_refused),
+		TEST(at_the_limit_the_mute_make_room),
 		TEST(what_connections_may_keep_is_bounded_together),
 		TEST(a_guest_that_opens_and_abandons_is_bounded),
 		TEST(a_host_program_that_never_reads_holds_up_nobody_else),
