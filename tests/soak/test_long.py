@@ -98,3 +98,4 @@ class SharedDirectories(vm.TestCase):
             self.assertEqual(r.status, 0, r)
             with open(f"{there}/got") as f:
                 self.assertEqual(f.read(), want, r)
+            print(f"# shared directories, {keys}: as on the host", flush=True)  # for who waits for lines
