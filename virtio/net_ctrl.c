@@ -5,15 +5,9 @@
  * length than it should is answered with ERR and changes nothing.
  */
 #include <endian.h>
-#include <linux/if_tun.h>
 #include <string.h>
 
 #include "virtio/net.h"
-
-#ifndef TUN_F_USO4
-#define TUN_F_USO4 0x20
-#define TUN_F_USO6 0x40
-#endif
 
 #define CTRL_TURN 64
 /* No command is longer; a chain could name 4 GiB. */

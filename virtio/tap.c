@@ -19,12 +19,6 @@
 
 #define TUN "/dev/net/tun"
 
-/* Since Linux 6.2. */
-#ifndef TUN_F_USO4
-#define TUN_F_USO4 0x20
-#define TUN_F_USO6 0x40
-#endif
-
 #define FLAGS (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
 
 /* ------------------------------------------------------------- who else has it */

@@ -15,6 +15,7 @@
 #define VIRTIO_TAP_H
 
 #include <linux/if_ether.h>
+#include <linux/if_tun.h>
 #include <net/if.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,6 +24,11 @@
 #include "vmm/err.h"
 
 #define TAP_HDR 12
+
+#ifndef TUN_F_USO4 /* since Linux 6.2 */
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
 
 struct tap {
 	char name[IFNAMSIZ];

@@ -16,7 +16,6 @@
 #define ACCEPT_TURN 16
 #define ACCEPT_AGAIN_NS 200000000ull
 #define FDS_REST 256 /* for all the rest of a process */
-#define PORT_TEXT (sizeof("_4294967295") - 1)
 
 /* ------------------------------------------------------------- before there is a machine */
 
@@ -43,17 +42,9 @@ static unsigned raise_limit(void)
 
 int vsock_host_open(struct vsock_host **ret, const struct vsock_config *c, struct err *e)
 {
-	struct sockaddr_un un;
-	struct vsock_host *h;
+	struct vsock_host *h = calloc(1, sizeof(*h)); /* the path's length: config_vsock.c */
 	int r;
 
-	if (strlen(c->socket) + PORT_TEXT >= sizeof(un.sun_path))
-		return err_msg(
-			e, -ENAMETOOLONG,
-			"--vsock: socket %s: path too long: with a port behind it at most %zu "
-			"bytes fit",
-			c->socket, sizeof(un.sun_path) - 1);
-	h = calloc(1, sizeof(*h));
 	if (!h)
 		return err_msg(e, -ENOMEM, "--vsock: out of memory");
 	r = unix_listen_open(&h->at, c->socket, BACKLOG, e);

@@ -238,7 +238,7 @@ int vsock_unix_connect(struct vsock_conn *c)
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int r;
 
-	/* vsock_host_open saw to it that it fits. */
+	/* config_vsock.c saw to it that it fits. */
 	snprintf(un.sun_path, sizeof(un.sun_path), "%s_%u", c->s->host->at.path, c->host_port);
 	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)

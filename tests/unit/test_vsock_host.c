@@ -115,21 +115,6 @@ static void another_ones_socket_is_not_removed(void **s)
 	close(other);
 }
 
-static void a_path_needs_room_for_a_port(void **s)
-{
-	char path[256] = "/tmp/";
-	struct vsock_host *h;
-	struct err e = {0};
-
-	(void)s;
-	memset(path + 5, 'p', 92); /* 97 and "_4294967295" are one too many */
-	assert_int_equal(open_at(path, &h, &e), -ENAMETOOLONG);
-	assert_non_null(strstr(e.text, path));
-	path[96] = '\0';
-	assert_int_equal(open_at(path, &h, &e), 0);
-	vsock_host_close(h);
-}
-
 /* ------------------------------------------------------------- the line */
 
 /* MSG_PEEK does not see such bytes on every kernel, and the loop would be told of them for ever. */
@@ -448,7 +433,6 @@ int main(void)
 		TEST(a_socket_left_behind_is_replaced),
 		TEST(what_is_no_socket_is_left_alone),
 		TEST(another_ones_socket_is_not_removed),
-		TEST(a_path_needs_room_for_a_port),
 		TEST(bytes_out_of_band_are_a_lines_like_others),
 		TEST(other_lines_close_at_once),
 		TEST(every_port_can_be_asked_for),
