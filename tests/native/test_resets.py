@@ -10,8 +10,6 @@ from tests.lib import vm
 from tests.native import guests
 
 CLONE_NEWNET = 0x40000000
-# Over PCI each round takes and gives back ioeventfds, which KVM makes wait.
-MANY = {"pci": "", "mmio": "many"}
 
 
 def network_of_its_own():
@@ -21,15 +19,19 @@ def network_of_its_own():
 
 
 class Resets(unittest.TestCase):
+    # Over PCI each round takes and gives back ioeventfds, which KVM makes wait.
+    MANY = {"pci": "", "mmio": "many"}
+    LIMIT = 300
+
     def setUp(self):
         d = tempfile.TemporaryDirectory(prefix="mvm-test-")
         self.addCleanup(d.cleanup)
         self.dir = d.name
 
     def storm(self, what, *args, before=None):
-        for transport, many in MANY.items():
+        for transport, many in self.MANY.items():
             with self.subTest(transport):
-                r = guests.run("resets", *args, "--transport", transport, before=before, timeout=300,
+                r = guests.run("resets", *args, "--transport", transport, before=before, timeout=self.LIMIT,
                                cmdline=f"{what} {many}")
                 self.assertEqual(r.status, 0, r)
                 self.assertIn(f"ok {what}", r.out.replace("\r", "").split("\n"), r)
