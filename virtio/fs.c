@@ -68,6 +68,9 @@ static int check_queues(struct fs_host *h, struct err *e)
 		return err_msg(e, n, "vhost-user: the connection broke");
 	if (n < 0)
 		n = 2; /* it does not say: those that every one has */
+	if (n < 2)
+		return err_msg(e, -EINVAL, "%s: no virtiofsd: it has no queue for requests",
+			       h->c->socket ? h->c->socket : "virtiofsd");
 	if ((unsigned)n < queues(h->c))
 		return err_msg(e, -EINVAL, "queues=%u: this virtiofsd serves %d at most",
 			       queues(h->c) - 1, n - 1);

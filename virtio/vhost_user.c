@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -293,7 +294,15 @@ int vhost_user_connect(struct vhost_user **ret, const char *path, uint64_t want,
 	unix_refuse_fds(fd);
 	if (connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) < 0) {
 		int r = err_sys(e, "connect to %s", path);
+		struct stat st;
 
+		if (r == -ECONNREFUSED && !stat(path, &st) && !S_ISSOCK(st.st_mode))
+			err_msg(e, r, "%s: is no socket", path);
+		else if (r == -ECONNREFUSED)
+			err_msg(e, r,
+				"%s: nobody listens there: who did has ended, or took the one "
+				"connection that it takes",
+				path);
 		close(fd);
 		return r;
 	}

@@ -225,7 +225,7 @@ static void tell_program(char *path, const char *name, const char *use, const ch
 
 static void examine_devices(void)
 {
-	examine_node("/dev/net/tun", "--net tap=", "tun");
+	examine_node("/dev/net/tun", "--net TAP", "tun");
 	examine_node("/dev/vhost-net", "faster networks", "vhost_net");
 	examine_node("/dev/vhost-vsock", "--vsock without socket=", "vhost_vsock");
 	tell_program(passt_find(), "passt", "--net user", "apt install passt");

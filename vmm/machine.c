@@ -109,6 +109,7 @@ static void life_grace_over(void *arg)
 static void life_asked(struct life *l, int sig)
 {
 	if (l->asked_to_end) {
+		log_warn("%s again: the guest is not waited for", strsignal(sig));
 		life_power(l, POWER_QUIT);
 		return;
 	}
@@ -311,7 +312,7 @@ static const char *life_reason(const struct life *l)
 		if (l->ended == POWER_FAIL)
 			return NULL;
 		return l->no_init ? "the root has no init that runs"
-				  : "guest/init could not reach the root";
+				  : "mvm's init could not reach the root";
 	default:
 		return NULL;
 	}
@@ -326,7 +327,7 @@ static const char *life_where(const struct life *l)
 		return "; --serial tty shows what it said";
 	if (life_status(l) != EXIT_VMM)
 		return "";
-	if (c->console.mode == CHAR_OFF && c->serial.mode == CHAR_OFF)
+	if (c->console.mode <= CHAR_NULL && c->serial.mode <= CHAR_NULL)
 		return ": --console tty shows its line that says why";
 	return ": its line on the guest's console says why";
 }
@@ -342,7 +343,9 @@ static void life_say(const struct life *l)
 		snprintf(limit, sizeof(limit), "--timeout %u: %s", l->host.cfg->timeout_s, reason);
 		reason = limit;
 	}
-	log_error("%s%s%s%s", reason, life_where(l), *hint ? "; " : "", hint);
+	bool root = life_status(l) == EXIT_VMM && l->host.cfg->rootfs;
+	log_error("%s%s%s%s%s%s%s", root ? "--rootfs " : "", root ? l->host.cfg->rootfs : "",
+		  root ? ": " : "", reason, life_where(l), *hint ? "; " : "", hint);
 }
 
 static int life_whole(struct life *l, const struct config *c, struct err *e)

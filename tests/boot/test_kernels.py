@@ -136,7 +136,10 @@ class Roots(vm.TestCase):
         r = self.boot("--rootfs", image)
         self.assertEqual(r.status, 125, r)
         self.assertRegex(r.out, r"guest init: no ext4.*--cmdline root=DEVICE; there are vda\)", r)
-        self.assertIn("guest/init could not reach the root: its line on the guest's console", r.err, r)
+        self.assertIn(f"mvm: --rootfs {image}: mvm's init could not reach the root: its line on the guest's console",
+                      r.err, r)
+        r = self.boot("--rootfs", image, "--console", "null")
+        self.assertIn("could not reach the root: --console tty shows its line that says why", r.err, r)
 
     def test_init_that_does_not_run_is_told_apart(self):
         r = self.boot("--rootfs", self.rootfs(), "--cmdline", "init=/nope")

@@ -185,6 +185,20 @@ static void more_queues_than_the_back_end_has_are_refused(void **state)
 	assert_string_equal(e.text, "--fs tag=share: queues=2: this virtiofsd serves 1 at most");
 }
 
+static void what_has_no_queue_for_requests_is_no_virtiofsd(void **state)
+{
+	struct fixture *f = *state;
+	struct err e = {0};
+	char want[200];
+
+	f->r.p.queues = 1;
+	rig_open(&f->r);
+	assert_int_equal(fs_host_open(&f->host, &f->c, 0, &e), -EINVAL);
+	snprintf(want, sizeof(want),
+		 "--fs tag=share: %s: no virtiofsd: it has no queue for requests", f->c.socket);
+	assert_string_equal(e.text, want);
+}
+
 /* ------------------------------------------------------------- one that takes its time */
 
 /* Each of its answers alone would be in time. */
@@ -460,6 +474,7 @@ int main(void)
 		T(a_queue_reset_stops_that_ring_alone),
 		T(the_next_machine_goes_on_with_the_connection),
 		T(more_queues_than_the_back_end_has_are_refused),
+		T(what_has_no_queue_for_requests_is_no_virtiofsd),
 		T(a_start_has_one_deadline_for_all_its_messages),
 		T(a_stop_has_one_deadline_for_all_its_messages),
 		T(each_operation_has_a_deadline_of_its_own),

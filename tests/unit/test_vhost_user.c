@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vhost-user front end with a peer that behaves: what it asks, and in which order. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -393,7 +394,13 @@ static void it_connects_exactly_once(void **state)
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/s", dir);
 	assert_int_equal(vhost_user_connect(&f->u, sa.sun_path, 0, &e), -ENOENT);
 	assert_non_null(strstr(e.text, sa.sun_path));
+	close(creat(sa.sun_path, 0600));
+	assert_int_equal(vhost_user_connect(&f->u, sa.sun_path, 0, &e), -ECONNREFUSED);
+	assert_non_null(strstr(e.text, "/s: is no socket"));
+	unlink(sa.sun_path);
 	assert_int_equal(bind(s, (void *)&sa, sizeof(sa)), 0);
+	assert_int_equal(vhost_user_connect(&f->u, sa.sun_path, 0, &e), -ECONNREFUSED);
+	assert_non_null(strstr(e.text, "/s: nobody listens there"));
 	assert_int_equal(listen(s, 4), 0);
 	/* The back end's first peer alone is served: that must be the one that negotiates. */
 	struct once once = {&f->p, s};
