@@ -43,10 +43,6 @@ int net_host_open(struct net_host **ret, const struct net_config *c, unsigned in
 	}
 	if (h->tap.queues) {
 		snprintf(h->label, sizeof(h->label), "net%u: TAP %s", index, h->tap.name);
-		if (h->tap.made)
-			log_warn("%s: there was none of this name: made until the end; an address "
-				 "or a bridge is for you to give",
-				 h->label);
 		log_info("%s: %s, %u queue pair%s, %s", h->label,
 			 c->kind == NET_FDS ? "inherited"
 			 : h->tap.made      ? "made"
