@@ -302,8 +302,7 @@ static int loop_timeout(struct loop *l)
  */
 #define POLL_CALLS 768u
 #define POLL_MAX 1000000u /* ns, whatever was measured */
-#define POLL_AWAKE 4u     /* the part of a look that is without naps in a stream: one in so many */
-#define POLL_NAP 3u       /* a nap's part of it */
+#define POLL_NAP(look) ((look) * 3 / 5)
 
 /* Loops that look, of the whole process: one processor less than there are, for the vCPUs. */
 static unsigned looking, looking_most;
@@ -421,9 +420,9 @@ static void poll_adapt(struct loop *l, uint64_t idle)
  * without the lock; -1: nothing came for as long as it pays to look. The polls
  * have their turn first: while they are begun nothing else finds their work.
  *
- * In a stream naps take the place of looking, after the first part of the span: a look for
- * each part of it costs the processor's other users more than the parts' wait, for each makes
- * a wake-up of its own. (What has an fd ends a nap.)
+ * In a stream naps take the place of looking: a look for each part of it costs the
+ * processor's other users more than the parts' wait, for each makes a wake-up of its own.
+ * (What has an fd ends a nap.)
  */
 static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 {
@@ -452,8 +451,8 @@ static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 		now = loop_now();
 		if (n > 0 || now >= until)
 			return n > 0 ? n : -1;
-		if (l->stream && now - l->idle_since > l->poll_span / POLL_AWAKE)
-			*ret_nap = l->poll_span / POLL_NAP;
+		if (l->stream)
+			*ret_nap = POLL_NAP(l->poll_span);
 		if (*ret_nap || wanted || (l->timers && l->timers->due <= now))
 			return 0;
 	}

@@ -74,8 +74,8 @@ void loop_timer_cancel(struct loop_timer *t);
  * before the loop sleeps, and in loop_poll_del, it is end()'s turn if begin() was
  * called. Between the looks it sees to its fds; tasks and timers have their turn. A
  * run() adds and deletes no poll. The next part of a stream may wait for others, so that
- * they are one batch for all who are concerned: the loop naps then for a third of the time
- * that it may look, and again. Where an answer is due it never does.
+ * they are one batch for all who are concerned: instead of looking the loop naps then,
+ * most of the time that it may look. Where an answer is due it never does.
  */
 struct loop_poll_ops {
 	void (*begin)(void *arg); /* wake-ups are not wanted from here on */

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 
-from tests.bench.measure import MIB, QEMU, ROOT, Exits, compare, cpu_ms, get, pss_kib, sh
+from tests.bench.measure import MIB, QEMU, ROOT, compare_pairs, cpu_ms, get, pss_kib, sh, vm_exits
 
 HOST, GUEST, PORT = "10.9.0.1", "10.9.0.2", 5001
 CID = 42
@@ -48,7 +48,7 @@ def qemu_cmd(d, script, *extra):
         QEMU, "-M", "q35", "-enable-kvm", "-cpu", "host", "-m", MIB, "-nodefaults", "-no-user-config",
         "-display", "none", "-no-reboot", "-kernel", lean("bzImage"), "-append",
         f"console=hvc0 panic=-1 {cmdline(script)}", "-drive",
-        f"file={root_image(d)},id=a,format=raw,if=none,readonly=on", "-device", "virtio-blk-pci,drive=a",
+        f"file={root_image(d)},file.locking=off,id=a,format=raw,if=none,readonly=on", "-device", "virtio-blk-pci,drive=a",
         "-chardev", "stdio,id=c", "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c",
         *extra)]
 
@@ -83,58 +83,98 @@ def vhost_ms(pid):
 
 # ------------------------------------------------------------------ a guest's loads
 
-def watch(cmd, unit):
-    """Runs a guest that prints "BEGIN what" and "LOAD what rate units": figures by what."""
-    seen, said = {}, []
-    with Exits() as exits:
-        p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for raw in p.stdout:
-            line = raw.decode(errors="replace").strip()
-            said.append(line)
-            if m := re.search(r"BEGIN (\w+)$", line):
-                begun = exits.so_far()["exits"], cpu_ms(p.pid) + vhost_ms(p.pid)
-            elif m := re.search(r"LOAD (\w+) (\d+) (\d+)$", line):
-                ops = max(int(m[3]) / unit.get(m[1], 1), 1)
-                seen[m[1]] = {"rate": int(m[2]) / unit.get(m[1], 1),
-                              "exits": (exits.so_far()["exits"] - begun[0]) / ops,
-                              "cpu": (cpu_ms(p.pid) + vhost_ms(p.pid) - begun[1]) * 1000 / ops}
-        p.wait(60)
-        err = p.stderr.read().decode(errors="replace")
-    if p.returncode or not seen:
-        raise RuntimeError(f"status {p.returncode}: {cmd}: {said[-20:]} {err[-2000:]}")
-    return seen
+AWAKE = "echo READY; while read w; do [ $w = end ] && poweroff -f; echo BEGIN $w; "
 
 
-def attempt(cmd, unit):
+class Guest:
+    """A guest that stays, and does a load when it is told: it prints "LOAD what units-a-second units" then."""
+
+    def __init__(self, cmd, unit):
+        self.cmd, self.unit, self.said = cmd, unit, []
+        self.p = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.line("READY$")
+
+    def line(self, pattern):
+        for raw in self.p.stdout:
+            text = raw.decode(errors="replace").strip()
+            self.said.append(text)
+            if m := re.search(pattern, text):
+                return m
+        self.p.wait(60)
+        err = self.p.stderr.read().decode(errors="replace")
+        raise RuntimeError(f"status {self.p.returncode}: {self.cmd}: {self.said[-20:]} {err[-2000:]}")
+
+    def tell(self, word):
+        self.p.stdin.write(f"{word}\n".encode())
+        self.p.stdin.flush()
+
+    def spent(self):
+        return vm_exits(self.p.pid), cpu_ms(self.p.pid) + vhost_ms(self.p.pid)
+
+    def load(self, what):
+        """Figures of one load; exits and CPU time (us) for each unit."""
+        self.tell(what)
+        self.line(f"BEGIN {what}$")
+        exits, cpu = self.spent()
+        m = self.line(rf"LOAD {what} (\d+) (\d+)$")
+        exits, cpu = (now - then for now, then in zip(self.spent(), (exits, cpu)))
+        unit = self.unit.get(what, 1)
+        n = max(int(m[2]) / unit, 1)
+        return {"rate": int(m[1]) / unit, "exits": exits / n, "cpu": cpu * 1000 / n}
+
+    def end(self):
+        if self.p.poll() is None:
+            self.tell("end")
+        try:
+            self.p.wait(20)
+        except subprocess.TimeoutExpired:
+            self.p.kill()
+            self.p.wait()
+
+
+def rounds(o, a, b, unit, loads, what):
+    """
+    Two guests that are there at the same time, one load at a time, each first in every other
+    round: what else the machine does meets both. Their figures by load, for table().
+    """
+    runs = {load: ([], []) for load in loads}
+    guests = [None, None]
+    try:
+        for i in range(o.device_runs):
+            for load in loads:
+                pair = {}
+                for k in ((0, 1), (1, 0))[i % 2]:
+                    pair[k] = once(guests, k, (a, b)[k], unit, load)
+                for k in pair:
+                    runs[load][k].append(pair[k])
+            print(f"  {what} {i}: " + " ".join(f"{load} {x[-1]['rate']:.0f}/{y[-1]['rate']:.0f}"
+                                              for load, (x, y) in runs.items()), file=sys.stderr)
+    finally:
+        for g in filter(None, guests):
+            g.end()
+    return runs
+
+
+def once(guests, k, cmd, unit, load):
     """An emulated processor now and then kills a guest's kernel, with either VMM: made again then."""
     for left in (2, 1, 0):
         try:
-            return watch(cmd, unit)
+            guests[k] = guests[k] or Guest(cmd, unit)
+            return guests[k].load(load)
         except RuntimeError as e:
+            guests[k] = None
             if not left or "anic" not in str(e):
                 raise
             print(f"  once more: {e}", file=sys.stderr)
-
-
-def turns(o, a, b, unit, what):
-    """Two commands in turn, each first in every other round; their runs, for table()."""
-    runs = [], []
-    for i in range(o.device_runs):
-        pair = list(zip(runs, (a, b)))
-        for out, cmd in pair if i % 2 == 0 else pair[::-1]:
-            out.append(attempt(cmd, unit))
-        print(f"  {what} {i}: " + " ".join(
-            f"{k} {x['rate']:.0f}/{runs[1][-1][k]['rate']:.0f}" for k, x in runs[0][-1].items()), file=sys.stderr)
-    return runs
 
 
 def table(title, runs, loads, names=("mvm", "QEMU")):
     out = {}
     for load, (text, bar) in loads.items():
         one = "operation" if "/s" in text and "MiB" not in text else "MiB"
-        out[load] = compare(f"{title}, {load}", [r[load] for r in runs[0]], [r[load] for r in runs[1]],
-                            (("rate", text), ("exits", f"exits a {one}"), ("cpu", f"VMM CPU, us/{one}")),
-                            {"rate": bar, "exits": "< 1.0", "cpu": "< 1.0"}, names)
+        out[load] = compare_pairs(f"{title}, {load}", *runs[load],
+                                  (("rate", text), ("exits", f"exits a {one}"), ("cpu", f"VMM CPU, us/{one}")),
+                                  {"rate": bar, "exits": "< 1.0", "cpu": "< 1.0"}, names)
     return out
 
 
@@ -147,32 +187,39 @@ def stream_loads(bar):
 
 
 def stream_script(o, address):
-    loads = "; ".join(f"echo BEGIN {m}; load {m} {address} {o.seconds}" for m in ("send", "recv", "ping"))
-    return f"{loads}; poweroff -f"
+    return f"{AWAKE}load $w {address} {o.device_seconds}; done"
 
 
 # ------------------------------------------------------------------ benches
 
 def bench_net(o, d):
-    """A TAP in a network namespace of its own, TCP to a server there."""
-    ns, tap, mac = f"mvm-bench-{os.getpid()}", "mvmbench0", "02:6d:76:6d:00:01"
+    """TAPs in a network namespace of their own, TCP to a server there."""
+    ns = f"mvm-bench-{os.getpid()}"
     into = ["ip", "netns", "exec", ns]
-    script = f"ip addr add {GUEST}/24 dev eth0; ip link set eth0 up; " + stream_script(o, f"tcp:{HOST}:{PORT}")
     result = {}
+
+    def link(i):
+        tap, host, guest = f"mvmbench{i}", f"10.9.{i}.1", f"10.9.{i}.2"
+        sh(*into, "ip", "tuntap", "add", tap, "mode", "tap")
+        sh(*into, "ip", "addr", "add", f"{host}/24", "dev", tap)
+        sh(*into, "ip", "link", "set", tap, "up")
+        return tap, (f"ip addr add {guest}/24 dev eth0; ip link set eth0 up; "
+                     + stream_script(o, f"tcp:{host}:{PORT}"))
+
     sh("ip", "netns", "add", ns)
     try:
-        sh(*into, "ip", "tuntap", "add", tap, "mode", "tap")
-        sh(*into, "ip", "addr", "add", f"{HOST}/24", "dev", tap)
-        sh(*into, "ip", "link", "set", tap, "up")
-        sh(*into, "ip", "link", "set", "lo", "up")
-        with Server(d, f"tcp:{HOST}:{PORT}", into):
+        (tap0, script0), (tap1, script1) = link(0), link(1)
+        with Server(d, f"tcp:0.0.0.0:{PORT}", into):
             for vhost, bar in (("on", ">= 1.0"), ("off", ">= 1.3")):
-                a = into + mvm_cmd(o, d, script, "--net", f"tap={tap},mac={mac},vhost={vhost}")
-                b = into + qemu_cmd(d, script, "-netdev",
-                                    f"tap,id=n,ifname={tap},script=no,downscript=no,vhost={vhost}",
-                                    "-device", f"virtio-net-pci,netdev=n,mac={mac}")
-                runs = turns(o, a, b, STREAM, f"net vhost={vhost}")
-                result[vhost] = table(f"Network, vhost={vhost}", runs, stream_loads(bar))
+                if vhost not in o.vhost:
+                    continue
+                a = into + mvm_cmd(o, d, script0, "--net", f"tap={tap0},mac=02:6d:76:6d:00:01,vhost={vhost}")
+                b = into + qemu_cmd(d, script1, "-netdev",
+                                    f"tap,id=n,ifname={tap1},script=no,downscript=no,vhost={vhost}",
+                                    "-device", "virtio-net-pci,netdev=n,mac=02:6d:76:6d:00:02")
+                loads = stream_loads(bar)
+                result[vhost] = table(f"Network, vhost={vhost}", rounds(o, a, b, STREAM, loads, f"net vhost={vhost}"),
+                                      loads)
     finally:
         sh("ip", "netns", "del", ns)
     return result
@@ -183,15 +230,15 @@ def bench_vsock(o, d):
     script = stream_script(o, f"vsock:2:{PORT}")
     kernel = mvm_cmd(o, d, script, "--vsock", f"cid={CID}")
     with Server(d, f"vsock:4294967295:{PORT}"):
-        runs = turns(o, kernel, qemu_cmd(d, script, "-device", f"vhost-vsock-pci,guest-cid={CID}"), STREAM,
-                     "vsock vhost")
-        result["vhost"] = table("Sockets, vhost-vsock", runs, stream_loads(">= 1.0"))
-        path = f"{d}/vsock.sock"
+        loads = stream_loads(">= 1.0")
+        qemu = qemu_cmd(d, script, "-device", f"vhost-vsock-pci,guest-cid={CID + 1}")
+        result["vhost"] = table("Sockets, vhost-vsock", rounds(o, kernel, qemu, STREAM, loads, "vsock vhost"), loads)
+        path, loads = f"{d}/vsock.sock", stream_loads(">= 0.7")
         with Server(d, f"unix:{path}_{PORT}"):
-            runs = turns(o, mvm_cmd(o, d, script, "--vsock", f"cid={CID},socket={path}"), kernel, STREAM,
-                         "vsock user space")
-    result["user"] = table("Sockets, user space beside vhost-vsock, both mvm", runs, stream_loads(">= 0.7"),
-                           ("user", "vhost"))
+            user = mvm_cmd(o, d, script, "--vsock", f"cid={CID + 1},socket={path}")
+            result["user"] = table("Sockets, user space beside vhost-vsock, both mvm",
+                                   rounds(o, user, kernel, STREAM, loads, "vsock user space"), loads,
+                                   ("user", "vhost"))
     return result
 
 
@@ -203,37 +250,35 @@ FS_UNITS = {"seqread": 1 << 20, "seqwrite": 1 << 20, "randread": 4096}
 
 def fs_script(o):
     """Bytes and operations past the guest's page cache, and names made and removed."""
-    jobs = (("seqread", "read", "1M", 7, 6), ("seqwrite", "write", "1M", 48, 47), ("randread", "randread", "4k", 7, 6))
-    parts = ["mount -t virtiofs bench /mnt", "mount -t tmpfs t /tmp", "cd /tmp"]
     fio = "fio --name=b --filename=/mnt/data --direct=1 --ioengine=psync --size=64M --time_based"
-    parts.append(f"{fio} --runtime=1 --rw=read --bs=1M > o")  # else the first load would load fio from the disk
-    for name, rw, bs, rate, total in jobs:
-        parts.append(f"echo BEGIN {name}; {fio} --runtime={o.seconds} --rw={rw} --bs={bs} --output-format=terse "
-                     f"--terse-version=3 > o; echo LOAD {name} $(($(cut -d\\; -f{rate} o)*1024)) "
-                     f"$(($(cut -d\\; -f{total} o)*1024))")
-    parts.append(f"echo BEGIN files; load files /mnt {o.seconds}")
-    return "; ".join(parts + ["poweroff -f"])
+    return (f"mount -t virtiofs bench /mnt; mount -t tmpfs t /tmp; cd /tmp; "
+            f"f() {{ {fio} --runtime=$2 --rw=$3 --bs=$4 --output-format=terse --terse-version=3 > o; "
+            "echo LOAD $1 $(($(cut -d\\; -f$5 o)*1024)) $(($(cut -d\\; -f$6 o)*1024)); }; "
+            "f warm 1 read 1M 7 6; "  # else the first load would load fio from the disk
+            f"{AWAKE}case $w in seqread) f $w {o.device_seconds} read 1M 7 6;; "
+            f"seqwrite) f $w {o.device_seconds} write 1M 48 47;; randread) f $w {o.device_seconds} randread 4k 7 6;; "
+            f"*) load $w /mnt {o.device_seconds};; esac; done")
 
 
 def bench_fs(o, d):
-    """The same program, options and directory for both; each VMM run has a virtiofsd of its own."""
+    """The same program, options and directory for both; each VMM has a virtiofsd of its own."""
     share = f"{d}/share"
     os.makedirs(share, exist_ok=True)
     with open(f"{share}/data", "wb") as f:
         for _ in range(64):
             f.write(os.urandom(1 << 20))
-    script, sock = fs_script(o), f"{d}/fs.sock"
-    server = f"{VIRTIOFSD} --socket-path={sock} -o source={share} -o cache=auto -o sandbox=chroot"
-    wait = f"& until [ -S {sock} ]; do sleep 0.05; done; exec"
 
-    def behind(cmd):  # the pid stays the VMM's
-        return ["bash", "-c", f"rm -f {sock}; {server} >/dev/null 2>&1 {wait} \"$@\"", "sh", *cmd]
+    def behind(sock, cmd):  # the pid stays the VMM's
+        server = f"{VIRTIOFSD} --socket-path={sock} -o source={share} -o cache=auto -o sandbox=chroot"
+        wait = f"& until [ -S {sock} ]; do sleep 0.05; done; exec"
+        return ["bash", "-c", f"rm -f {sock}; {server} >/dev/null 2>&1 </dev/null {wait} \"$@\"", "sh", *cmd]
 
-    a = behind(mvm_cmd(o, d, script, "--fs", f"tag=bench,socket={sock}"))
-    b = behind(qemu_cmd(d, script, "-object", f"memory-backend-memfd,id=mem,size={MIB}M,share=on", "-machine",
-                        "memory-backend=mem", "-chardev", f"socket,id=f,path={sock}", "-device",
-                        "vhost-user-fs-pci,chardev=f,tag=bench,queue-size=1024"))
-    return table("Shared directory", turns(o, a, b, FS_UNITS, "fs"), FS_LOADS)
+    script, socks = fs_script(o), (f"{d}/fs0.sock", f"{d}/fs1.sock")
+    a = behind(socks[0], mvm_cmd(o, d, script, "--fs", f"tag=bench,socket={socks[0]}"))
+    b = behind(socks[1], qemu_cmd(
+        d, script, "-object", f"memory-backend-memfd,id=mem,size={MIB}M,share=on", "-machine", "memory-backend=mem",
+        "-chardev", f"socket,id=f,path={socks[1]}", "-device", "vhost-user-fs-pci,chardev=f,tag=bench,queue-size=1024"))
+    return table("Shared directory", rounds(o, a, b, FS_UNITS, FS_LOADS, "fs"), FS_LOADS)
 
 
 def bench_memory(o, d):

@@ -48,11 +48,19 @@ class Exits:
         return {k: now[k] - self.base[k] for k in self.KINDS}
 
 
+def vm_exits(pid):
+    """So far, of the VMs of one process."""
+    return sum(int(get(f"{KVM_STATS}/{d}/exits")) for d in os.listdir(KVM_STATS) if d.startswith(f"{pid}-"))
+
+
 def cpu_ms(pid):
     """CPU time of a process without what its guest used, ms (jiffies: sum over runs to resolve it)."""
     total = 0
     for tid in os.listdir(f"/proc/{pid}/task"):
-        f = get(f"/proc/{pid}/task/{tid}/stat").rsplit(")", 1)[1].split()
+        try:
+            f = get(f"/proc/{pid}/task/{tid}/stat").rsplit(")", 1)[1].split()
+        except OSError:
+            continue  # a thread that ended meanwhile
         total += int(f[11]) + int(f[12]) - int(f[40])  # utime + stime - guest_time
     return total * 1000 / os.sysconf("SC_CLK_TCK")
 
@@ -126,4 +134,19 @@ def compare(title, a, b, keys, bars, names=("mvm", "QEMU")):
         ratio = x / y if y else float("nan")
         out[key] = {"mvm": x, "qemu": y, "ratio": ratio}
         print(f"{text:22} {x:12.1f} {y:12.1f} {ratio:8.2f}  {bars.get(key, '')}")
+    return out
+
+
+def compare_pairs(title, a, b, keys, bars, names=("mvm", "QEMU")):
+    """As compare, for runs that were made one right after the other: the ratio is the median of the pairs'."""
+    print(f"\n{title}: medians of {len(a)} pairs")
+    print(f"{'':22} {names[0]:>12} {names[1]:>12} {'ratio':>8} {'of half':>13}  bar")
+    out = {}
+    for key, text in keys:
+        x, y = median(a, key), median(b, key)
+        ratios = sorted(i[key] / j[key] for i, j in zip(a, b) if j[key])
+        ratio = statistics.median(ratios or [float("nan")])
+        low, high = (ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]) if ratios else (ratio, ratio)
+        out[key] = {"mvm": x, "qemu": y, "ratio": ratio, "half": [low, high]}
+        print(f"{text:22} {x:12.1f} {y:12.1f} {ratio:8.2f} {low:6.2f}-{high:6.2f}  {bars.get(key, '')}")
     return out

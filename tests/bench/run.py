@@ -112,51 +112,18 @@ def bench_start(o, d):
 
 # ---------------------------------------------------------------------- disk
 
-FIO = ("fio --name=b --filename=/dev/vdb --direct=1 --ioengine=libaio --runtime={s} --time_based "
-       "--size=256M --group_reporting --output-format=terse --terse-version=3 ")
-LOADS = {
-    "randread": "--rw=randread --bs=4k --iodepth=32",
-    "seqread": "--rw=read --bs=1M --iodepth=4",
-}
+LOADS = {"randread": ("--rw=randread --bs=4k --iodepth=32", 4096, 7, 6, "operations/s"),
+         "seqread": ("--rw=read --bs=1M --iodepth=4", 1 << 20, 7, 6, "MiB/s")}
 
 
-def disk_once(cmd, load):
-    with Exits() as exits:
-        p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL)
-        seen, begun, said = None, None, []
-        for raw in p.stdout:
-            line = raw.decode(errors="replace").strip()
-            said.append(line)
-            if line.endswith("FIO-BEGIN"):
-                begun = exits.so_far(), cpu_ms(p.pid)
-            elif "3;fio-" in line:  # a kernel message may stand before it
-                f = line[line.index("3;fio-"):].split(";")
-                ops = int(f[5]) // (4 if load == "randread" else 1024)
-                now, cpu = exits.so_far(), cpu_ms(p.pid)
-                seen = {"iops": float(f[7]), "kib_s": float(f[6]),
-                        "exits_op": (now["exits"] - begun[0]["exits"]) / max(ops, 1),
-                        "cpu_us_op": (cpu - begun[1]) * 1000 / max(ops, 1)}
-        p.wait(60)
-    if not seen:
-        raise RuntimeError(f"fio gave nothing: status {p.returncode}: {cmd}: {said[-20:]}")
-    return seen
-
-
-again = {}  # runs made once more, by VMM: the result says how many
-
-
-def disk_run(cmd, load):
-    """An emulated processor now and then kills a guest's kernel, with either VMM: that run is made again."""
-    for left in (2, 1, 0):
-        try:
-            return disk_once(cmd, load)
-        except RuntimeError as e:
-            if not left or "Kernel panic" not in str(e):
-                raise
-            vmm = os.path.basename(cmd[0])
-            again[vmm] = again.get(vmm, 0) + 1
-            print(f"  once more: {e}", file=sys.stderr)
+def fio_script(o, loads):
+    fio = "fio --name=b --filename=/dev/vdb --direct=1 --ioengine=libaio --time_based --size=256M --group_reporting"
+    return (f"mount -t tmpfs t /tmp; cd /tmp; f() {{ n=$1; s=$2; shift 2; {fio} --runtime=$s $* "
+            "--output-format=terse --terse-version=3 > o; "
+            "echo LOAD $n $(($(cut -d\\; -f7 o)*1024)) $(($(cut -d\\; -f6 o)*1024)); }; "
+            "f warm 1 --rw=read --bs=1M; "  # else the first load would load fio from the disk
+            + devices.AWAKE + "case $w in " +
+            "".join(f"{name}) f $w {o.device_seconds} {LOADS[name][0]};; " for name in loads) + "esac; done")
 
 
 def data_file():
@@ -175,37 +142,20 @@ def bench_disk(o, d):
     lean = sh(f"{ROOT}/tools/kernels", "lean").strip().splitlines()[-1]
     root, data = f"{d}/root.img", o.data
     sh(f"{ROOT}/tools/mkrootfs", "--with", "fio", root)
-    result = {}
-    for load in o.loads:
-        opts = LOADS[load]
-        script = ("mount -t tmpfs t /tmp; cd /tmp; echo FIO-BEGIN; " + FIO.format(s=o.seconds) + opts +
-                  "; poweroff -f")
-        tail = f'ro quiet root=/dev/vda init=/bin/sh -- -c "{script}"'
-        mvm = [f"{o.build}/mvm", "boot", "--kernel", f"{lean}/vmlinux", "--rootfs", root, "--disk",
-               f"path={data},direct=on,queues=1", "--memory", f"{MIB}M", "--cmdline", tail]
-        drive = "format=raw,cache=none,aio=native,if=none"
-        qemu = [QEMU, "-M", "q35", "-enable-kvm", "-cpu", "host", "-m", MIB, "-nodefaults",
-                "-no-user-config", "-display", "none", "-no-reboot", "-kernel", f"{lean}/bzImage",
-                "-append", f"console=hvc0 panic=-1 {tail}", "-object", "iothread,id=io",
-                "-drive", f"file={root},id=a,format=raw,if=none", "-device", "virtio-blk-pci,drive=a",
-                "-drive", f"file={data},id=b,{drive}",
-                "-device", "virtio-blk-pci,drive=b,iothread=io,num-queues=1",
-                "-chardev", "stdio,id=c", "-device", "virtio-serial-pci", "-device",
-                "virtconsole,chardev=c"]
-        a, b = [], []
-        for i in range(o.disk_runs):
-            a.append(disk_run(list(map(str, mvm)), load))
-            b.append(disk_run(list(map(str, qemu)), load))
-            print(f"  {load} {i}: {a[-1]['iops']:.0f} {b[-1]['iops']:.0f}", file=sys.stderr)
-        result[load] = compare(f"Disk, {load} ({opts})", a, b,
-                               (("iops", "operations/s"), ("kib_s", "KiB/s"),
-                                ("exits_op", "exits an operation"),
-                                ("cpu_us_op", "VMM CPU, us/operation")),
-                               {"iops": ">= 1.0", "exits_op": "< 1.0"})
-    if again:
-        print(f"made once more, the guest's kernel having panicked: {again}")
-    result["again"] = again
-    return result
+    root_tail = f'root=/dev/vda init=/bin/sh -- -c "{fio_script(o, o.loads)}"'
+    mvm = [f"{o.build}/mvm", "boot", "--kernel", f"{lean}/vmlinux", "--rootfs", f"{root},readonly=on", "--disk",
+           f"path={data},direct=on,queues=1,readonly=on", "--memory", f"{MIB}M", "--cmdline", f"ro quiet {root_tail}"]
+    drive = "file.locking=off,format=raw,if=none,readonly=on"
+    qemu = [QEMU, "-M", "q35", "-enable-kvm", "-cpu", "host", "-m", str(MIB), "-nodefaults",
+            "-no-user-config", "-display", "none", "-no-reboot", "-kernel", f"{lean}/bzImage",
+            "-append", f"console=hvc0 panic=-1 ro quiet {root_tail}", "-object", "iothread,id=io",
+            "-drive", f"file={root},id=a,{drive}", "-device", "virtio-blk-pci,drive=a",
+            "-drive", f"file={data},id=b,cache=none,aio=native,{drive}",
+            "-device", "virtio-blk-pci,drive=b,iothread=io,num-queues=1",
+            "-chardev", "stdio,id=c", "-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c"]
+    units = {load: LOADS[load][1] for load in o.loads}
+    return devices.table("Disk", devices.rounds(o, mvm, qemu, units, o.loads, "disk"),
+                         {load: (LOADS[load][4], ">= 1.0") for load in o.loads})
 
 
 def main():
@@ -213,9 +163,9 @@ def main():
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--build", default=f"{ROOT}/build")
     ap.add_argument("--runs", type=int, default=10)
-    ap.add_argument("--disk-runs", type=int, default=5)
-    ap.add_argument("--device-runs", type=int, default=3)
-    ap.add_argument("--seconds", type=int, default=8)
+    ap.add_argument("--device-runs", type=int, default=12, help="pairs of each load of a disk or device")
+    ap.add_argument("--device-seconds", type=int, default=2, help="of each of them")
+    ap.add_argument("--vhost", nargs="*", choices=("on", "off"), default=("on", "off"), help="what --only net does")
     ap.add_argument("--loads", nargs="*", choices=list(LOADS), default=list(LOADS))
     ap.add_argument("--only", choices=("start", "boot", "disk", *devices.BENCHES))
     ap.add_argument("--json", help="the figures, too")

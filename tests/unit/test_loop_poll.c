@@ -147,7 +147,7 @@ static void work_that_comes_while_it_naps_is_found(void **state)
 {
 	struct look *k = *state;
 
-	loop_poll_most(k->l, 4000000000ull); /* without a break for a quarter of that */
+	loop_poll_most(k->l, 4000000000ull);
 	k->ready = k->stream = true;
 	assert_int_equal(loop_start(k->l, NULL), 0);
 	until(&k->ran);
