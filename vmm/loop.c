@@ -302,7 +302,6 @@ static int loop_timeout(struct loop *l)
  */
 #define POLL_CALLS 768u
 #define POLL_MAX 1000000u /* ns, whatever was measured */
-#define POLL_NAP(look) ((look) * 3 / 5)
 
 /* Loops that look, of the whole process: one processor less than there are, for the vCPUs. */
 static unsigned looking, looking_most;
@@ -452,7 +451,7 @@ static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 		if (n > 0 || now >= until)
 			return n > 0 ? n : -1;
 		if (l->stream)
-			*ret_nap = POLL_NAP(l->poll_span);
+			*ret_nap = l->poll_span * 3 / 5;
 		if (*ret_nap || wanted || (l->timers && l->timers->due <= now))
 			return 0;
 	}

@@ -2,8 +2,8 @@
 /*
  * Bytes and round trips over a stream, the same program at both ends.
  *
- *   load serve ADDRESS            answers any number of clients, one after the other
- *   load send|recv|ping ADDRESS SECONDS
+ *   load serve ADDRESS            answers any number of clients at once
+ *   load send|recv|ping ADDRESS SECONDS [STREAMS]
  *   load files DIRECTORY SECONDS  makes, writes, looks up and removes small files there
  *
  * ADDRESS: tcp:IP:PORT, vsock:CID:PORT, unix:PATH. The client's first byte says
@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -142,9 +143,14 @@ static int serve(const struct address *a)
 		die("serve");
 	puts("SERVING");
 	fflush(stdout);
+	signal(SIGCHLD, SIG_IGN);
 	while ((fd = accept(s, NULL, NULL)) >= 0) {
-		no_delay(fd, a);
-		answer(fd);
+		if (!fork()) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			no_delay(fd, a);
+			answer(fd);
+			_exit(0);
+		}
 		close(fd);
 	}
 	die("accept");
@@ -180,6 +186,52 @@ static void report(const char *what, double begun, uint64_t n)
 	printf("LOAD %s %.0f %llu\n", what, (double)n / (now() - begun), (unsigned long long)n);
 }
 
+static uint64_t stream(const struct address *a, char what, int seconds)
+{
+	int fd = socket(a->any.sa_family, SOCK_STREAM, 0);
+	uint8_t head[2] = {(uint8_t)what, (uint8_t)seconds};
+	double until = now() + seconds;
+	uint64_t n = 0;
+
+	if (fd < 0 || connect(fd, &a->any, a->len))
+		die("connect");
+	no_delay(fd, a);
+	if (write(fd, head, 2) != 2)
+		die("write");
+	if (what == 'r')
+		return drain(fd);
+	if (what == 'p')
+		return ping(fd, until);
+	fill(fd, until);
+	if (read(fd, &n, sizeof(n)) != sizeof(n))
+		die("count");
+	return n;
+}
+
+/* Of all of them, each in a process of its own. */
+static uint64_t streams(const struct address *a, char what, int seconds, int count)
+{
+	uint64_t total = 0, n;
+	int p[2];
+
+	if (count == 1)
+		return stream(a, what, seconds);
+	if (pipe(p))
+		die("pipe");
+	for (int i = 0; i < count; i++)
+		if (!fork()) {
+			n = stream(a, what, seconds);
+			_exit(write(p[1], &n, sizeof(n)) != sizeof(n));
+		}
+	close(p[1]);
+	for (int i = 0; i < count; i++) {
+		if (read(p[0], &n, sizeof(n)) != sizeof(n))
+			die("a stream");
+		total += n;
+	}
+	return total;
+}
+
 int main(int argc, char **argv)
 {
 	bool is_files = argc == 4 && !strcmp(argv[1], "files");
@@ -189,8 +241,8 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		return serve(&a);
-	if (argc != 4) {
-		fputs("usage: load serve ADDRESS | load send|recv|ping ADDRESS SECONDS | "
+	if (argc != 4 && argc != 5) {
+		fputs("usage: load serve ADDRESS | load send|recv|ping ADDRESS SECONDS [STREAMS] | "
 		      "load files DIRECTORY SECONDS\n",
 		      stderr);
 		return 2;
@@ -201,22 +253,7 @@ int main(int argc, char **argv)
 		report(argv[1], begun, n);
 		return 0;
 	}
-	int fd = socket(a.any.sa_family, SOCK_STREAM, 0);
-	uint8_t head[2] = {(uint8_t)argv[1][0], (uint8_t)atoi(argv[3])};
-	if (fd < 0 || connect(fd, &a.any, a.len))
-		die("connect");
-	no_delay(fd, &a);
-	if (write(fd, head, 2) != 2)
-		die("write");
-	if (head[0] == 's') {
-		fill(fd, until);
-		if (read(fd, &n, sizeof(n)) != sizeof(n))
-			die("count");
-	} else if (head[0] == 'r') {
-		n = drain(fd);
-	} else {
-		n = ping(fd, until);
-	}
+	n = streams(&a, argv[1][0], atoi(argv[3]), argc == 5 ? atoi(argv[4]) : 1);
 	report(argv[1], begun, n);
 	return 0;
 }
