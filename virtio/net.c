@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+/* A frame of 64 KiB takes 45 of the small buffers that MRG_RXBUF has: several streams fill more. */
+#define QUEUE_SIZE_RX 1024
 #define QUEUE_SIZE 256
 #define QUEUE_SIZE_LARGE 64 /* of the smallest that holds a packet of 64 KiB */
 
@@ -477,8 +479,11 @@ static int set_up(struct net *n, const struct net_config *c, const struct net_en
 		r = virtio_init(&n->v, &net_ops, n->name, env->gm, env->loop);
 	if (r == 0 && n->vhost)
 		n->v.offered &= ~net_vhost_lacks(n);
-	for (unsigned q = 0; r == 0 && q < 2 * n->pairs + 1; q++)
-		r = virtio_add_queue(&n->v, c->queue_size ? c->queue_size : QUEUE_SIZE);
+	for (unsigned q = 0; r == 0 && q < 2 * n->pairs + 1; q++) {
+		unsigned size = q < 2 * n->pairs && !(q % 2) ? QUEUE_SIZE_RX : QUEUE_SIZE;
+
+		r = virtio_add_queue(&n->v, c->queue_size ? c->queue_size : size);
+	}
 	if (r == 0)
 		net_resized(&n->v);
 	return r;

@@ -178,7 +178,7 @@ def table(title, runs, loads, names=("mvm", "QEMU")):
     return out
 
 
-STREAM = {"send": 1 << 20, "recv": 1 << 20}
+STREAM = {load: 1 << 20 for load in ("send", "recv", "send4", "recv4")}
 
 
 def stream_loads(bar):
@@ -216,8 +216,10 @@ def bench_net(o, d):
                 a = into + mvm_cmd(o, d, script0, "--net", f"tap={tap0},mac=02:6d:76:6d:00:01,vhost={vhost}")
                 b = into + qemu_cmd(d, script1, "-netdev",
                                     f"tap,id=n,ifname={tap1},script=no,downscript=no,vhost={vhost}",
-                                    "-device", "virtio-net-pci,netdev=n,mac=02:6d:76:6d:00:02")
-                loads = stream_loads(bar)
+                                    "-device", "virtio-net-pci,netdev=n,mac=02:6d:76:6d:00:02,rx_queue_size=1024")
+                loads = stream_loads(bar) | {
+                    "send4": ("four streams guest to host, MiB/s", bar),
+                    "recv4": ("four streams host to guest, MiB/s", bar)}
                 result[vhost] = table(f"Network, vhost={vhost}", rounds(o, a, b, STREAM, loads, f"net vhost={vhost}"),
                                       loads)
     finally:

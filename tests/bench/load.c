@@ -3,7 +3,7 @@
  * Bytes and round trips over a stream, the same program at both ends.
  *
  *   load serve ADDRESS            answers any number of clients at once
- *   load send|recv|ping ADDRESS SECONDS [STREAMS]
+ *   load send|recv|ping ADDRESS SECONDS, load send4|recv4|ping4 …: so many streams at once
  *   load files DIRECTORY SECONDS  makes, writes, looks up and removes small files there
  *
  * ADDRESS: tcp:IP:PORT, vsock:CID:PORT, unix:PATH. The client's first byte says
@@ -214,7 +214,7 @@ static uint64_t streams(const struct address *a, char what, int seconds, int cou
 	uint64_t total = 0, n;
 	int p[2];
 
-	if (count == 1)
+	if (count <= 1)
 		return stream(a, what, seconds);
 	if (pipe(p))
 		die("pipe");
@@ -241,8 +241,8 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		return serve(&a);
-	if (argc != 4 && argc != 5) {
-		fputs("usage: load serve ADDRESS | load send|recv|ping ADDRESS SECONDS [STREAMS] | "
+	if (argc != 4) {
+		fputs("usage: load serve ADDRESS | load send|recv|ping[STREAMS] ADDRESS SECONDS | "
 		      "load files DIRECTORY SECONDS\n",
 		      stderr);
 		return 2;
@@ -253,7 +253,7 @@ int main(int argc, char **argv)
 		report(argv[1], begun, n);
 		return 0;
 	}
-	n = streams(&a, argv[1][0], atoi(argv[3]), argc == 5 ? atoi(argv[4]) : 1);
+	n = streams(&a, argv[1][0], atoi(argv[3]), strlen(argv[1]) > 4 ? atoi(argv[1] + 4) : 1);
 	report(argv[1], begun, n);
 	return 0;
 }
