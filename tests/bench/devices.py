@@ -135,12 +135,18 @@ class Guest:
 def rounds(o, a, b, unit, loads, what):
     """
     Two guests that are there at the same time, one load at a time, each first in every other
-    round: what else the machine does meets both. Their figures by load, for table().
+    round: what else the machine does meets both. New ones every fourth round. Their figures by
+    load, for table().
     """
     runs = {load: ([], []) for load in loads}
     guests = [None, None]
     try:
         for i in range(o.device_runs):
+            # A guest's own state makes it faster or slower than its like for as long as it lives.
+            if i % 4 == 0:
+                for g in filter(None, guests):
+                    g.end()
+                guests[:] = [None, None]
             for load in loads:
                 pair = {}
                 for k in ((0, 1), (1, 0))[i % 2]:
