@@ -102,6 +102,8 @@ void vq_reset(struct vq *q)
 	q->nidle = 0;
 	free(q->table);
 	free(q->lost);
+	free(q->trace);
+	q->trace = NULL;
 	q->table = NULL;
 	q->lost = NULL;
 	q->nlost = q->lost_at = 0;

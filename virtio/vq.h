@@ -73,11 +73,17 @@ struct vq_setup {
 /* 0, -EINVAL (size, alignment 16/2/4), -EFAULT (not RAM), -ENOMEM; the queue is live from here. */
 int vq_start(struct vq *q, const struct vq_setup *s);
 /*
+ * Looks where a live ring that another process serves is by now, for vq_adopt: where it is done
+ * before the ring was once around since the last time, none is missed. Cheap: two indices and
+ * what is new. False: nothing is out, nor has been since.
+ */
+bool vq_follow(struct vq *q);
+/*
  * Goes on with a live ring which another process served until it went away: from the used index
- * that stands there, and with the chains that it had taken and not returned, as far as the rings
- * show them (virtio/vq_lost.h): vq_next gives those first. What the rings hold is not believed:
- * garbage breaks the queue, and nothing is found. The driver may be owed an interrupt. 0 or
- * -ENOMEM.
+ * that stands there, and with the chains that it had taken and not returned, as far as
+ * vq_follow saw them come, or else as the rings show them (virtio/vq_lost.h): vq_next gives those
+ * first. What the rings hold is not believed: garbage breaks the queue, and nothing is found. The
+ * driver may be owed an interrupt. 0 or -ENOMEM.
  */
 struct vq_adopted {
 	unsigned found;  /* vq_next will give them */

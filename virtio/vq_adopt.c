@@ -12,11 +12,6 @@ static bool garbage(struct vq *q, const char *section, const char *why)
 	return false;
 }
 
-static uint32_t used_elem(const struct vq *q, uint16_t index)
-{
-	return gwin_load32(&q->used, RING_ELEMS + (index & (q->size - 1u)) * USED_ELEM);
-}
-
 /* A ring that was never once around has zeros in front of it, where a driver has cleared it. */
 static bool is_first_round(const struct vq *q, uint16_t avail, uint16_t used)
 {
@@ -51,25 +46,20 @@ static bool copy_history(struct vq *q, struct vq_history *h, uint16_t avail, uin
 	return true;
 }
 
-static int find_lost(struct vq *q, uint16_t used, unsigned n)
+/* From what the rings show. */
+static int read_history(struct vq *q, uint16_t used, unsigned n, uint16_t *ret)
 {
-	uint16_t *room = calloc(q->size, 3 * sizeof(*room));
-	struct vq_history h = {.size = q->size};
+	uint16_t *room = calloc(q->size, 2 * sizeof(*room));
+	struct vq_history h = {.size = q->size, .avail = room};
 	int r = 0;
 
 	if (!room)
 		return -ENOMEM;
-	h.avail = room + q->size;
-	h.used = room + 2 * q->size;
+	h.used = room + q->size;
 	if (copy_history(q, &h, (uint16_t)(used + n), used))
-		r = vq_lost(&h, n, room);
-	if (r < 0) {
-		free(room);
-		return r;
-	}
-	q->lost = room;
-	q->nlost = (unsigned)r;
-	return 0;
+		r = vq_lost(&h, n, ret);
+	free(room);
+	return r;
 }
 
 int vq_adopt(struct vq *q, struct vq_adopted *ret)
@@ -84,11 +74,22 @@ int vq_adopt(struct vq *q, struct vq_adopted *ret)
 		vq_break(q, "2.7.13", "the available and the used index are too far apart");
 		return 0;
 	}
+	q->lost = n ? calloc(q->size, sizeof(*q->lost)) : NULL;
+	if (n && !q->lost)
+		return -ENOMEM;
+	if (n) {
+		vq_follow(q);
+		r = vq_followed(q, used, q->lost, &avail);
+		n = (uint16_t)(avail - used);
+		if (r == -ENODATA)
+			r = read_history(q, used, n, q->lost);
+	}
 	q->used_idx = used;
 	q->avail_next = q->avail_seen = avail;
-	if (n)
-		r = find_lost(q, used, n);
-	if (r == 0 && !q->broken)
+	if (r < 0)
+		return r;
+	q->nlost = (unsigned)r;
+	if (!q->broken)
 		*ret = (struct vq_adopted){q->nlost, n - q->nlost};
-	return r;
+	return 0;
 }

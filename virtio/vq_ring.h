@@ -43,7 +43,8 @@ struct vq {
 		lost; /* heads of chains that vq_adopt found: nlost of them, the next one at lost_at
 		       */
 	unsigned nlost, lost_at;
-	uint64_t *table; /* the copy of an indirect table: size descriptors */
+	struct vq_trace *trace; /* vq_follow's, or NULL */
+	uint64_t *table;        /* the copy of an indirect table: size descriptors */
 	struct log_budget budget;
 };
 
@@ -51,5 +52,17 @@ static inline uint16_t avail_elem(const struct vq *q, uint16_t index)
 {
 	return gwin_load16(&q->avail, RING_ELEMS + (index & (q->size - 1u)) * AVAIL_ELEM);
 }
+
+static inline uint32_t used_elem(const struct vq *q, uint16_t index)
+{
+	return gwin_load32(&q->used, RING_ELEMS + (index & (q->size - 1u)) * USED_ELEM);
+}
+
+/*
+ * The heads, at most the queue's size, that are out by vq_follow's last look, the oldest first, and
+ * the available index then; the used index is @used. Their number, or -ENODATA: it missed
+ * something.
+ */
+int vq_followed(const struct vq *q, uint16_t used, uint16_t *ret, uint16_t *ret_avail);
 
 #endif

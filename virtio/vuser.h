@@ -10,6 +10,9 @@
  * requests it has taken. What is answered for it the guest uses anew, and it might write into
  * that: so where it cannot be ended nothing is answered, and the machine ends.
  *
+ * Which requests are under way the rings alone do not show for ever, so they are looked at every
+ * few milliseconds as long as there are some, and from the next kick on when there are none.
+ *
  * A device embeds a struct vuser first, and its ops are made of the functions below.
  *
  * Threading: under the device's loop lock.
@@ -29,6 +32,8 @@ struct vuser {
 	struct power_sink power;
 	bool adopted[VIRTIO_QUEUES_MAX]; /* its ring was taken over */
 	bool at_large;                   /* no ring ever will be: the machine ends */
+	struct loop_timer follow;
+	struct loop_fd kicks[VIRTIO_QUEUES_MAX]; /* while nothing is under way */
 	/* Writes an error into a request; it is returned by who called. */
 	void (*refuse)(struct vuser *d, struct vq_chain *c);
 	/* The back end is not to touch guest memory any more: whether it is ended for sure. NULL:

@@ -75,6 +75,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fill(&r, &in);
 	s = fake_setup(&r, true, true);
 	CHECK(!vq_new(&q, m.gm, 0, 64, &o) && !vq_start(q, &s));
+	if (take(&in, 1) % 2) {
+		vq_follow(q);
+		fill(&r, &in);
+	}
 	CHECK(!vq_adopt(q, &a));
 	CHECK(a.found + a.hidden <= r.size);
 	drain(q, &r, a.found);

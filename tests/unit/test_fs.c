@@ -356,6 +356,65 @@ static void what_it_had_answered_is_left_alone(void **state)
 	assert_int_equal(fake_get32(&f->r.m, f->r.r[1].used + 4 + 8), 0);
 }
 
+/* The back end answers @n requests, one at a time, of a single buffer in descriptor 8. */
+static void others_come_and_go(struct fixture *f, unsigned n)
+{
+	struct fake_ring *r = &f->r.r[1];
+
+	fake_desc(r, 8, (struct fake_buf){f->r.buf + 60000, 64, FAKE_W}, 0);
+	while (n--) {
+		uint16_t idx = fake_get16(&f->r.m, r->used + 2);
+
+		fake_avail(r, 8);
+		fake_put32(&f->r.m, r->used + 4 + 8ull * (idx % RING), 8);
+		fake_put16(&f->r.m, r->used + 2, (uint16_t)(idx + 1));
+	}
+}
+
+static void what_took_longest_is_answered_too(void **state)
+{
+	struct fixture *f = *state;
+	struct vuser *d;
+	uint64_t a;
+
+	make(f);
+	d = (struct vuser *)f->r.v;
+	rig_run(&f->r, 0);
+	/* With nothing to do it waits for a kick. */
+	TURNS_UNTIL(f->r.loop, d->kicks[1].loop && !d->follow.loop);
+	a = request(f, 1, FUSE_READ, 1);
+	virtio_rekick(f->r.v, 1);
+	TURNS_UNTIL(f->r.loop, d->follow.loop);
+	assert_null(d->kicks[1].loop);
+	/* Then it looks, by and by: three times round the ring. */
+	for (unsigned i = 0; i < 6; i++) {
+		uint64_t due = d->follow.due;
+
+		others_come_and_go(f, RING / 2);
+		TURNS_UNTIL(f->r.loop, d->follow.due > due);
+	}
+	rig_kill(&f->r);
+	assert_answer(f, a, 1);
+	assert_int_equal(fake_get16(&f->r.m, f->r.r[1].used + 2), 6 * RING / 2 + 1);
+}
+
+static void a_queue_reset_while_it_waits_for_kicks(void **state)
+{
+	struct fixture *f = *state;
+	struct vuser *d;
+
+	make(f);
+	d = (struct vuser *)f->r.v;
+	rig_run(&f->r, 1ull << VIRTIO_F_RING_RESET);
+	TURNS_UNTIL(f->r.loop, d->kicks[1].loop);
+	virtio_queue_reset(f->r.v, 1);
+	assert_int_equal(f->r.v->status, 15);
+	fake_ring_zero(&f->r.r[1]);
+	fake_enable(f->r.v, 1, &f->r.r[1]);
+	assert_int_equal(f->r.v->status, 15);
+	TURNS_UNTIL(f->r.loop, d->kicks[1].loop);
+}
+
 static void what_comes_later_is_answered_at_once(void **state)
 {
 	struct fixture *f = *state;
@@ -483,6 +542,8 @@ int main(void)
 		T(a_peer_without_patience_left_may_still_answer_promptly),
 		T(what_was_under_way_is_answered_when_it_goes),
 		T(what_it_had_answered_is_left_alone),
+		T(what_took_longest_is_answered_too),
+		T(a_queue_reset_while_it_waits_for_kicks),
 		T(what_comes_later_is_answered_at_once),
 		T(a_forget_is_only_returned),
 		T(what_is_no_request_is_only_returned),

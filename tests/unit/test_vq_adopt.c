@@ -118,6 +118,107 @@ static void a_full_ring_is_all_out(void **state)
 	assert_empty(f);
 }
 
+/* One chain stays out while @n others come and go. */
+static void come_and_go(struct fixture *f, unsigned n)
+{
+	while (n--) {
+		offer(f, 6);
+		other_returns(f, 6);
+	}
+}
+
+static void what_left_no_trace_is_known_to_who_followed(void **state)
+{
+	struct fixture *f = *state;
+
+	offer(f, 3);
+	offer(f, 5);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_true(vq_follow(f->q));
+		come_and_go(f, SIZE - 3);
+	}
+	struct vq_adopted a = adopt(f);
+
+	assert_int_equal(a.found, 2);
+	assert_int_equal(a.hidden, 0);
+	assert_gives(f, 3);
+	assert_gives(f, 5);
+	assert_empty(f);
+}
+
+static void who_missed_a_round_reads_the_rings(void **state)
+{
+	struct fixture *f = *state;
+
+	offer(f, 3);
+	assert_true(vq_follow(f->q));
+	come_and_go(f, 2 * SIZE);
+	assert_true(vq_follow(f->q));
+	offer(f, 4);
+	struct vq_adopted a = adopt(f);
+
+	/* Two are out, and of 3 there is no trace: 4 is one of them for sure. */
+	assert_int_equal(a.found + a.hidden, 2);
+	assert_int_equal(f->broken, 0);
+	struct vq_chain *c = take(f);
+
+	while (c->head != 4) {
+		vq_return(c);
+		c = take(f);
+	}
+	vq_return(c);
+}
+
+static void after_a_missed_round_nothing_out_is_a_new_beginning(void **state)
+{
+	struct fixture *f = *state;
+
+	offer(f, 3);
+	assert_true(vq_follow(f->q));
+	come_and_go(f, 2 * SIZE);
+	assert_true(vq_follow(f->q));
+	other_returns(f, 3);
+	assert_true(vq_follow(f->q));
+	assert_false(vq_follow(f->q));
+	offer(f, 2);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_true(vq_follow(f->q));
+		come_and_go(f, SIZE / 2);
+	}
+	assert_int_equal(adopt(f).found, 1);
+	assert_gives(f, 2);
+	assert_empty(f);
+}
+
+/* Offered twice, and what was never out returned: its word is not taken for more than the rings
+ * show. */
+static void a_driver_that_lies_to_who_follows_gives_no_head_twice(void **state)
+{
+	struct fixture *f = *state;
+
+	offer(f, 3);
+	vq_follow(f->q);
+	offer(f, 3);
+	offer(f, 4);
+	vq_follow(f->q);
+	struct vq_adopted a = adopt(f);
+
+	assert_int_equal(a.found + a.hidden, 3);
+	assert_true(a.found <= 2);
+
+	vq_reset(f->q);
+	fake_ring_zero(&f->r);
+	start(f, false, false);
+	offer(f, 3);
+	vq_follow(f->q);
+	other_returns(f, 5);
+	offer(f, 4);
+	vq_follow(f->q);
+	a = adopt(f);
+	assert_int_equal(a.found + a.hidden, 1);
+	assert_int_equal(f->broken, 0);
+}
+
 static void a_lost_chain_offered_again_breaks_the_queue(void **state)
 {
 	struct fixture *f = *state;
@@ -225,6 +326,10 @@ int main(void)
 		T(what_was_out_comes_first_and_then_what_is_new),
 		T(the_indices_may_wrap),
 		T(a_full_ring_is_all_out),
+		T(what_left_no_trace_is_known_to_who_followed),
+		T(who_missed_a_round_reads_the_rings),
+		T(after_a_missed_round_nothing_out_is_a_new_beginning),
+		T(a_driver_that_lies_to_who_follows_gives_no_head_twice),
 		T(a_lost_chain_offered_again_breaks_the_queue),
 		T(a_lost_chain_is_checked_like_any_other),
 		T(indices_too_far_apart_break_the_queue),
