@@ -67,25 +67,27 @@ int vq_adopt(struct vq *q, struct vq_adopted *ret)
 	uint16_t used = gwin_load16_acquire(&q->used, RING_IDX);
 	uint16_t avail = gwin_load16_acquire(&q->avail, RING_IDX);
 	unsigned n = (uint16_t)(avail - used);
-	int r = 0;
+	int r;
 
 	*ret = (struct vq_adopted){0};
 	if (n > q->size) {
 		vq_break(q, "2.7.13", "the available and the used index are too far apart");
 		return 0;
 	}
-	q->lost = n ? calloc(q->size, sizeof(*q->lost)) : NULL;
-	if (n && !q->lost)
-		return -ENOMEM;
-	if (n) {
-		vq_follow(q);
-		r = vq_followed(q, used, q->lost, &avail);
-		n = (uint16_t)(avail - used);
-		if (r == -ENODATA)
-			r = read_history(q, used, n, q->lost);
-	}
+	/* Whatever comes of the rest, the ring goes on from here. */
 	q->used_idx = used;
 	q->avail_next = q->avail_seen = avail;
+	if (!n)
+		return 0;
+	q->lost = calloc(q->size, sizeof(*q->lost));
+	if (!q->lost)
+		return -ENOMEM;
+	vq_follow(q);
+	r = vq_followed(q, used, q->lost, &avail);
+	q->avail_next = q->avail_seen = avail;
+	n = (uint16_t)(avail - used);
+	if (r == -ENODATA)
+		r = read_history(q, used, n, q->lost);
 	if (r < 0)
 		return r;
 	q->nlost = (unsigned)r;

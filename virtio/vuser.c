@@ -17,7 +17,7 @@ static bool follow_rings(struct vuser *d)
 	bool some = false;
 
 	for (unsigned q = 0; q < d->v.nqueues; q++)
-		if (d->link.running && vq_live(virtio_vq(&d->v, q)))
+		if (vq_live(virtio_vq(&d->v, q)))
 			some |= vq_follow(virtio_vq(&d->v, q));
 	return some;
 }

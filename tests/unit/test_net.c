@@ -254,6 +254,18 @@ static void buffers_in_too_many_pieces_come_back_in_turns(void **state)
 	net_end(f);
 }
 
+static void queues_for_receiving_are_the_larger_ones(void **state)
+{
+	struct net_rig *f = net_begin(END_TAP, 2);
+
+	(void)state;
+	f->c.queue_size = 0;
+	net_plug(f);
+	for (unsigned q = 0; q < f->v->nqueues; q++)
+		assert_int_equal(vq_max_size(virtio_vq(f->v, q)), q == 0 || q == 2 ? 1024 : 256);
+	net_end(f);
+}
+
 static void a_frame_waits_for_more_buffers(void **state)
 {
 	(void)state;
@@ -544,6 +556,7 @@ int main(void)
 		cmocka_unit_test(without_mergeable_buffers_a_frame_that_does_not_fit_is_dropped),
 		cmocka_unit_test(a_buffer_without_room_for_a_header_comes_back_empty),
 		cmocka_unit_test(buffers_in_too_many_pieces_come_back_in_turns),
+		cmocka_unit_test(queues_for_receiving_are_the_larger_ones),
 		cmocka_unit_test(a_frame_waits_for_more_buffers),
 		cmocka_unit_test(a_frame_larger_than_the_whole_ring_is_dropped),
 		cmocka_unit_test(a_driver_with_few_buffers_loses_the_frame_after_a_while),

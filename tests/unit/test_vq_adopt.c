@@ -127,6 +127,15 @@ static void come_and_go(struct fixture *f, unsigned n)
 	}
 }
 
+/* Who follows has missed more than a round, and 3 is still out. */
+static void miss_a_round(struct fixture *f)
+{
+	offer(f, 3);
+	assert_true(vq_follow(f->q));
+	come_and_go(f, 2 * SIZE);
+	assert_true(vq_follow(f->q));
+}
+
 static void what_left_no_trace_is_known_to_who_followed(void **state)
 {
 	struct fixture *f = *state;
@@ -150,10 +159,7 @@ static void who_missed_a_round_reads_the_rings(void **state)
 {
 	struct fixture *f = *state;
 
-	offer(f, 3);
-	assert_true(vq_follow(f->q));
-	come_and_go(f, 2 * SIZE);
-	assert_true(vq_follow(f->q));
+	miss_a_round(f);
 	offer(f, 4);
 	struct vq_adopted a = adopt(f);
 
@@ -173,10 +179,7 @@ static void after_a_missed_round_nothing_out_is_a_new_beginning(void **state)
 {
 	struct fixture *f = *state;
 
-	offer(f, 3);
-	assert_true(vq_follow(f->q));
-	come_and_go(f, 2 * SIZE);
-	assert_true(vq_follow(f->q));
+	miss_a_round(f);
 	other_returns(f, 3);
 	assert_true(vq_follow(f->q));
 	assert_false(vq_follow(f->q));
