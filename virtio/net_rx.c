@@ -26,6 +26,13 @@
 
 #define PACKET_MAX (NET_HDR + FRAME_MAX)
 
+/*
+ * The driver hears of so much that is new in the middle of a turn: it has work for a while,
+ * and its acknowledgements come while the rest is read. (Until it is through it wants no more
+ * interrupts.)
+ */
+#define TELL (128u << 10)
+
 /* A packet waits so long for buffers; then the driver is taken to have no more. */
 #define PATIENCE_NS 200000000ull
 
@@ -208,6 +215,7 @@ static enum rx push_left(struct net_pair *p)
 			break; /* an orphan; those are gone before we come here */
 		rx->left += len;
 		rx->left_len -= len;
+		rx->untold += len;
 	}
 	loop_timer_cancel(&rx->patience);
 	deliver(p, rx->end - rx->first);
@@ -236,6 +244,7 @@ static enum rx filled(struct net_pair *p, uint32_t total)
 	struct net_rx *rx = &p->rx;
 	unsigned n = 0;
 
+	rx->untold += total;
 	while (total) {
 		uint32_t len = rx->len[rx->first + n];
 		uint32_t used = total < len ? total : len;
@@ -330,6 +339,12 @@ static enum rx one(struct net_pair *p)
 	return net_direct(p->n) ? read_direct(p) : read_copy(p);
 }
 
+static void tell(struct net_pair *p)
+{
+	p->rx.untold = 0;
+	vq_notify(net_rxq(p));
+}
+
 void net_rx(struct net_pair *p)
 {
 	struct net_rx *rx = &p->rx;
@@ -345,8 +360,11 @@ void net_rx(struct net_pair *p)
 		vq_kicks_off(vq);
 	rx->refused = 0;
 	for (;;) {
-		while (budget && (r = one(p)) == RX_DONE)
+		while (budget && (r = one(p)) == RX_DONE) {
 			budget--;
+			if (rx->untold >= TELL)
+				tell(p);
+		}
 		if (r != RX_HUNGRY || !budget || !net_kicks_on(p, vq))
 			break;
 		budget--;
@@ -356,7 +374,7 @@ void net_rx(struct net_pair *p)
 	if (!budget && (rx->hungry || net_is_stream(p->n)))
 		virtio_rekick(&p->n->v, 2 * p->i);
 	net_wait(p, EPOLLIN, rx->hungry ? 0 : EPOLLIN);
-	vq_notify(vq);
+	tell(p);
 }
 
 int net_rx_init(struct net_pair *p)

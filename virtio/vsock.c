@@ -64,14 +64,14 @@ static bool poll_ready(void *arg)
 	return tx_ready(s) || rx_ready(s);
 }
 
-static bool poll_run(void *arg)
+static uint64_t poll_run(void *arg)
 {
 	struct vsock *s = arg;
 
 	if (tx_ready(s))
 		vsock_tx(s);
 	vsock_rx(s);
-	return false;
+	return 0;
 }
 
 static bool poll_end(void *arg)

@@ -39,7 +39,7 @@ struct loop {
 	uint64_t poll_most;  /* ns that looking before a sleep may take; 0: none */
 	uint64_t poll_span;  /* ns it takes now; 0: it did not pay lately */
 	uint64_t idle_since; /* loop_now() when work ran out; 0: not looked at since */
-	bool stream;         /* the last work was a part of one */
+	uint64_t nap;        /* ns: the last work's next part can wait so long; 0: it cannot */
 };
 
 int loop_new(struct loop **ret, const char *name, struct err *e)
@@ -385,28 +385,32 @@ static bool poll_end(struct loop *l)
 
 static bool poll_run(struct loop *l)
 {
-	bool some = false, stream = false;
+	bool some = false;
+	uint64_t nap = 0;
 
 	for (struct loop_poll *p = l->polls, *next; p; p = next) {
 		next = p->next;
 		if (!p->ops->ready(p->arg))
 			continue;
-		stream |= p->ops->run(p->arg);
+		uint64_t wait = p->ops->run(p->arg);
+
+		if (wait && (!nap || wait < nap))
+			nap = wait;
 		some = true;
 	}
 	if (some)
-		l->stream = stream;
+		l->nap = nap;
 	return some;
 }
 
 /*
  * Work came after so long a time without. Where that is shorter than the longest
- * look, looking finds it. Else the looks get shorter, down to none: an idle loop
- * costs nothing.
+ * look, or two naps, looking finds it. Else the looks get shorter, down to none: an
+ * idle loop costs nothing.
  */
 static void poll_adapt(struct loop *l, uint64_t idle)
 {
-	if (idle <= l->poll_most)
+	if (idle <= l->poll_most || idle <= l->nap * 5 / 2)
 		l->poll_span = l->poll_most;
 	else if (l->poll_span > l->poll_most / 16)
 		l->poll_span -= l->poll_span / 4;
@@ -421,12 +425,12 @@ static void poll_adapt(struct loop *l, uint64_t idle)
  *
  * In a stream naps take the place of looking: a look for each part of it costs the
  * processor's other users more than the parts' wait, for each makes a wake-up of its own.
- * (What has an fd ends a nap.)
+ * (What has an fd ends a nap.) The second nap that finds nothing is the last.
  */
 static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 {
 	/* Since when: a thread that asks for the lock again and again prolongs nothing. */
-	uint64_t now, until = l->idle_since + l->poll_span;
+	uint64_t now, until = l->idle_since + (l->nap ? l->nap * 3 / 2 : l->poll_span);
 
 	poll_begin(l);
 	for (;;) {
@@ -435,11 +439,14 @@ static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 			poll_adapt(l, now - l->idle_since);
 			until = now + l->poll_span;
 			l->idle_since = now;
+			*ret_nap = l->nap;
+			if (l->nap)
+				return 0;
 		}
 		bool wanted = __atomic_load_n(&l->wanted, __ATOMIC_RELAXED);
 
 		/* Who waits for this processor may be about to do the work that is waited for. */
-		if (!wanted) {
+		if (!wanted && !l->nap) {
 			loop_leave(l);
 			sched_yield();
 			loop_enter(l);
@@ -450,9 +457,8 @@ static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 		now = loop_now();
 		if (n > 0 || now >= until)
 			return n > 0 ? n : -1;
-		if (l->stream)
-			*ret_nap = l->poll_span * 3 / 5;
-		if (*ret_nap || wanted || (l->timers && l->timers->due <= now))
+		*ret_nap = l->nap;
+		if (l->nap || wanted || (l->timers && l->timers->due <= now))
 			return 0;
 	}
 }

@@ -74,14 +74,14 @@ void loop_timer_cancel(struct loop_timer *t);
  * before the loop sleeps, and in loop_poll_del, it is end()'s turn if begin() was
  * called. Between the looks it sees to its fds; tasks and timers have their turn. A
  * run() adds and deletes no poll. The next part of a stream may wait for others, so that
- * they are one batch for all who are concerned: instead of looking the loop naps then,
- * most of the time that it may look. Where an answer is due it never does.
+ * they are one batch for all who are concerned: instead of looking the loop naps then.
+ * How long is for the device to say; where an answer is due it never does.
  */
 struct loop_poll_ops {
-	void (*begin)(void *arg); /* wake-ups are not wanted from here on */
-	bool (*ready)(void *arg); /* there is something to do; asked again and again, so quick */
-	bool (*run)(void *arg);   /* does it; true: that was a part of a stream, as above */
-	bool (*end)(void *arg);   /* wake-ups are wanted; true: there is something by now */
+	void (*begin)(void *arg);   /* wake-ups are not wanted from here on */
+	bool (*ready)(void *arg);   /* there is something to do; asked again and again, so quick */
+	uint64_t (*run)(void *arg); /* does it; ns that the next part can wait, 0: it cannot */
+	bool (*end)(void *arg);     /* wake-ups are wanted; true: there is something by now */
 };
 struct loop_poll {
 	struct loop *loop; /* NULL while not added */

@@ -126,12 +126,20 @@ static void answer(int fd)
 	}
 }
 
-static void no_delay(int fd, const struct address *a)
+/*
+ * CUBIC ends its slow start where delays grow (HyStart), which is chance here: windows of 40 to
+ * 3400 segments were seen, each kept for a whole load, and the kernel remembers it for the next.
+ */
+static void tune(int fd, const struct address *a)
 {
+	static const char reno[] = "reno";
 	int one = 1;
 
-	if (a->any.sa_family == AF_INET)
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (a->any.sa_family != AF_INET)
+		return;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, reno, sizeof(reno) - 1))
+		die("reno");
 }
 
 static int serve(const struct address *a)
@@ -147,7 +155,7 @@ static int serve(const struct address *a)
 	while ((fd = accept(s, NULL, NULL)) >= 0) {
 		if (!fork()) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			no_delay(fd, a);
+			tune(fd, a);
 			answer(fd);
 			_exit(0);
 		}
@@ -195,7 +203,7 @@ static uint64_t stream(const struct address *a, char what, int seconds)
 
 	if (fd < 0 || connect(fd, &a->any, a->len))
 		die("connect");
-	no_delay(fd, a);
+	tune(fd, a);
 	if (write(fd, head, 2) != 2)
 		die("write");
 	if (what == 'r')

@@ -24,7 +24,7 @@ struct look {
 	int fd;
 	bool ready, more; /* what ready() says once, and end() */
 	bool again;       /* the fd stays ready */
-	bool stream;      /* what run() says */
+	uint64_t nap;     /* what run() says */
 	unsigned begun, ran, ended, woken;
 	uint64_t looked, gap; /* when it did last; the longest time between two looks after run() */
 };
@@ -60,7 +60,7 @@ static bool look_ready(void *arg)
 	return __atomic_load_n(&k->ready, __ATOMIC_SEQ_CST);
 }
 
-static bool look_run(void *arg)
+static uint64_t look_run(void *arg)
 {
 	struct look *k = arg;
 
@@ -68,7 +68,7 @@ static bool look_run(void *arg)
 	k->looked = loop_now();
 	k->gap = 0;
 	count(&k->ran);
-	return k->stream;
+	return k->nap;
 }
 
 static bool look_end(void *arg)
@@ -148,7 +148,8 @@ static void work_that_comes_while_it_naps_is_found(void **state)
 	struct look *k = *state;
 
 	loop_poll_most(k->l, 4000000000ull);
-	k->ready = k->stream = true;
+	k->ready = true;
+	k->nap = 2400000000ull;
 	assert_int_equal(loop_start(k->l, NULL), 0);
 	until(&k->ran);
 	usleep(1100000);
@@ -165,12 +166,34 @@ static void the_next_part_of_a_stream_is_waited_for_in_naps(void **state)
 	struct look *k = *state;
 
 	loop_poll_most(k->l, 60000000);
-	k->ready = k->stream = true;
+	k->ready = true;
+	k->nap = 36000000;
 	assert_int_equal(loop_start(k->l, NULL), 0);
 	until(&k->ended);
 	loop_join(k->l);
 	assert_int_equal(k->ran, 1);
 	assert_true(k->gap >= 20000000); /* else it looks all the time */
+}
+
+static void a_stream_with_parts_further_apart_than_a_look_stays_one(void **state)
+{
+	struct look *k = *state;
+
+	loop_poll_most(k->l, 100000000);
+	k->ready = true;
+	k->nap = 150000000;
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	for (unsigned i = 1; i <= 12; i++) {
+		while (seen(&k->ran) < i)
+			usleep(1000);
+		usleep(180000);
+		assert_int_equal(seen(&k->ended), 0);
+		__atomic_store_n(&k->ready, true, __ATOMIC_SEQ_CST);
+	}
+	until(&k->ended);
+	loop_join(k->l);
+	assert_int_equal(k->ran, 13);
+	assert_int_equal(k->woken, 1);
 }
 
 static void ending(void *arg)
@@ -347,6 +370,7 @@ int main(void)
 		T(after_a_short_sleep_the_loop_finds_work_by_itself),
 		T(work_that_comes_while_it_naps_is_found),
 		T(the_next_part_of_a_stream_is_waited_for_in_naps),
+		T(a_stream_with_parts_further_apart_than_a_look_stays_one),
 		T(where_every_sleep_is_long_it_never_looks),
 		T(after_long_sleeps_it_looks_no_more),
 		T(what_end_reports_is_not_slept_over),

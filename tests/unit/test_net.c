@@ -155,6 +155,27 @@ static void frames_in_a_row_make_one_interrupt(void **state)
 	}
 }
 
+/* It works on the first while the rest is read; all of them may lie in one place here. */
+static void of_much_the_driver_hears_before_the_end(void **state)
+{
+	(void)state;
+	EACH_END(e)
+	{
+		struct net_rig *f = net_live(e, 0);
+		struct fake_buf b = {f->buf, FRAME_MAX + NET_HDR, FAKE_W};
+
+		for (unsigned i = 0; i < 5; i++) {
+			net_arrive(f, FRAME_MAX);
+			fake_send(&f->r[0], &b, 1);
+		}
+		f->bearer.queue[0] = 0;
+		kick_rx(f);
+		assert_int_equal(fake_get16(&f->m, f->r[0].used + 2), 5);
+		assert_int_equal(f->bearer.queue[0], 3); /* 2 and 2 of 64 KiB, and the last */
+		net_end(f);
+	}
+}
+
 /* Buffers of several pieces, the header's split too. */
 static void buffers_may_be_in_pieces(void **state)
 {
@@ -552,6 +573,7 @@ int main(void)
 		cmocka_unit_test(a_full_host_keeps_the_frames_waiting),
 		cmocka_unit_test(a_frame_takes_as_many_buffers_as_it_needs),
 		cmocka_unit_test(frames_in_a_row_make_one_interrupt),
+		cmocka_unit_test(of_much_the_driver_hears_before_the_end),
 		cmocka_unit_test(buffers_may_be_in_pieces),
 		cmocka_unit_test(without_mergeable_buffers_a_frame_that_does_not_fit_is_dropped),
 		cmocka_unit_test(a_buffer_without_room_for_a_header_comes_back_empty),
