@@ -158,6 +158,8 @@ static uint64_t poll_run(void *arg)
 	}
 	if (n->enabled && ctrl_wants(n))
 		net_ctrl(n);
+	for (unsigned i = 0; i < n->enabled; i++)
+		stream &= !net_tx_wants(&n->pair[i]);
 	if (!stream)
 		return 0;
 	return n->poll.most < NAP_NS / NAP_LOOKS ? n->poll.most * NAP_LOOKS : NAP_NS;

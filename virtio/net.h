@@ -96,6 +96,7 @@ struct net_rx {
 	uint32_t left_len;
 	struct loop_timer patience; /* how long such a packet is kept */
 	unsigned refused;           /* chains in this turn: a driver can refill without end */
+	uint32_t packet;            /* bytes of the last one, its header too */
 	uint32_t untold;            /* bytes that were given since the last vq_notify */
 	bool hungry; /* there are no buffers: the host's side is not read meanwhile */
 };

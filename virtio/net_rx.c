@@ -33,6 +33,12 @@
  */
 #define TELL (128u << 10)
 
+/*
+ * Longer than an acknowledgement, shorter than the parts of a stream: it may be a question, and
+ * what the guest answers must not wait in a nap, however large the answers are.
+ */
+#define QUESTION 128u
+
 /* A packet waits so long for buffers; then the driver is taken to have no more. */
 #define PATIENCE_NS 200000000ull
 
@@ -149,6 +155,9 @@ static void deliver(struct net_pair *p, unsigned n)
 
 	chain_poke(p->rx.chain[p->rx.first], NET_HDR_NUM_BUFFERS, &num, sizeof(num));
 	give(&p->rx, n);
+	p->rx.untold += p->rx.packet;
+	if (p->rx.packet > QUESTION && p->rx.packet < NET_LARGE)
+		loop_hurry(p->n->v.loop);
 }
 
 /* ------------------------------------------------------------- packets that need more chains */
@@ -215,7 +224,6 @@ static enum rx push_left(struct net_pair *p)
 			break; /* an orphan; those are gone before we come here */
 		rx->left += len;
 		rx->left_len -= len;
-		rx->untold += len;
 	}
 	loop_timer_cancel(&rx->patience);
 	deliver(p, rx->end - rx->first);
@@ -244,7 +252,6 @@ static enum rx filled(struct net_pair *p, uint32_t total)
 	struct net_rx *rx = &p->rx;
 	unsigned n = 0;
 
-	rx->untold += total;
 	while (total) {
 		uint32_t len = rx->len[rx->first + n];
 		uint32_t used = total < len ? total : len;
@@ -273,6 +280,7 @@ static enum rx read_direct(struct net_pair *p)
 		return failed(p, EBADFD);
 	if (n < (ssize_t)NET_HDR || n > (ssize_t)PACKET_MAX)
 		return RX_DONE; /* dropped: the chains stay for the next */
+	rx->packet = (uint32_t)n;
 	if ((size_t)n <= rx->room)
 		return filled(p, (uint32_t)n);
 	if (!mergeable(p))
@@ -323,6 +331,7 @@ static enum rx read_copy(struct net_pair *p)
 	r = next_frame(p);
 	if (r != RX_DONE || !rx->left_len)
 		return r;
+	rx->packet = rx->left_len + NET_HDR;
 	if (!mergeable(p) && c->writable - NET_HDR < rx->left_len) {
 		rx->left_len = 0;
 		return RX_DONE;

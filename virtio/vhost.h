@@ -9,12 +9,12 @@
  * A link hands the back end guest memory, the rings' places, the eventfd where
  * the driver's kicks arrive, and one that interrupts the driver: as far as the
  * transport allows, the one that KVM itself watches (virtio_queue_fd), so that
- * neither kick nor interrupt comes by here. Where it does not, the link has an
- * eventfd of its own and passes the interrupt on.
+ * neither kick nor interrupt comes by here (but for vuser.h, which watches kicks after a rest).
+ * Where it does not, the link has an eventfd of its own and passes the interrupt on.
  *
  * What the rings' addresses are was checked by vq_start when the queue came
- * live; the queue's struct vq is not used otherwise as long as it is linked. The back end
- * reads the rings by itself and takes care of what it finds there.
+ * live; the queue's struct vq is not used otherwise as long as it is linked, but for vq_follow. The
+ * back end reads the rings by itself and takes care of what it finds there.
  *
  * Threading: under the device's loop lock. A call may wait for the back end, in the thread that
  * made it and with that lock: VHOST_WAIT_MS at most, however many messages it takes, and not more

@@ -75,7 +75,7 @@ int vq_start(struct vq *q, const struct vq_setup *s);
 /*
  * Looks where a live ring that another process serves is by now, for vq_adopt: where it is done
  * before the ring was once around since the last time, none is missed. Cheap: two indices and
- * what is new. False: nothing is out, nor has been since.
+ * what is new. False: nothing is out, nor has been since, or there is no memory to follow it.
  */
 bool vq_follow(struct vq *q);
 /*
@@ -118,9 +118,9 @@ void vq_notify(struct vq *q);
 /*
  * For a device that looks at its queue by itself, and chains that the driver hardly waits for
  * because an answer follows: the interrupt may stay away, for an eighth of the queue and @most ns
- * at most, if this is called at every look (and a nap between two). vq_notify_late makes up for it,
- * before the device stops looking; where that was needed no answer came, and vq_notify_soon does
- * not wait for the next ones.
+ * at most, if this is called at every look; a nap between two adds to that. vq_notify_late makes up
+ * for it, before the device stops looking; where that was needed no answer came, and vq_notify_soon
+ * does not wait for the next ones.
  */
 void vq_notify_soon(struct vq *q, uint64_t most);
 void vq_notify_late(struct vq *q);

@@ -28,13 +28,16 @@ static void forget_kicks(struct vuser *d)
 		loop_fd_del(&d->kicks[q]);
 }
 
-/* The back end reads the eventfd; an edge is seen all the same. */
+/*
+ * The back end reads the eventfd, maybe before this thread comes to it. An edge counts all the same
+ * as long as the eventfd is ready for something then, and it can be written to at nearly all times.
+ */
 static void await_kicks(struct vuser *d)
 {
 	for (unsigned q = 0; q < d->v.nqueues; q++)
 		if (vq_live(virtio_vq(&d->v, q)) && !d->kicks[q].loop)
 			loop_fd_add(d->v.loop, &d->kicks[q], d->v.queue[q].kick_fd,
-				    EPOLLIN | EPOLLET);
+				    EPOLLIN | EPOLLOUT | EPOLLET);
 }
 
 static void follow(void *arg)
@@ -60,10 +63,14 @@ static void follow_soon(struct vuser *d)
 		loop_timer_set(d->v.loop, &d->follow, loop_now() + FOLLOW_NS);
 }
 
+/* A kick, or the first event of an eventfd that has come to the loop, which says nothing. */
 static void on_kick(void *arg, uint32_t events)
 {
+	struct vuser *d = arg;
+
 	(void)events;
-	follow_soon(arg);
+	if (follow_rings(d))
+		follow_soon(d);
 }
 
 /* Before a ring ends: its eventfd is watched by the device itself then. */

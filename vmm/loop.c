@@ -33,7 +33,8 @@ struct loop {
 	/* the batch being dispatched, so that loop_fd_del can void what is left of it */
 	struct epoll_event ev[LOOP_EVENTS];
 	int nev;
-	unsigned dels; /* fds removed so far */
+	void *gone[LOOP_EVENTS]; /* fds removed while it waits: events of theirs may come */
+	unsigned ngone;
 	struct loop_poll *polls;
 	bool polling;        /* between begin() and end() of the polls */
 	uint64_t poll_most;  /* ns that looking before a sleep may take; 0: none */
@@ -175,7 +176,9 @@ void loop_fd_del(struct loop_fd *s)
 	for (int i = 0; i < l->nev; i++)
 		if (l->ev[i].data.ptr == s)
 			l->ev[i].events = 0;
-	l->dels++;
+	if (l->ngone < LOOP_EVENTS)
+		l->gone[l->ngone] = s;
+	l->ngone++;
 	s->loop = NULL;
 }
 
@@ -361,6 +364,11 @@ void loop_poll_del(struct loop_poll *p)
 	p->loop = NULL;
 }
 
+void loop_hurry(struct loop *l)
+{
+	l->nap = 0;
+}
+
 static void poll_begin(struct loop *l)
 {
 	if (l->polling)
@@ -405,8 +413,8 @@ static bool poll_run(struct loop *l)
 
 /*
  * Work came after so long a time without. Where that is shorter than the longest
- * look, or two naps, looking finds it. Else the looks get shorter, down to none: an
- * idle loop costs nothing.
+ * look, or two naps with some delay, looking finds it. Else looking gets shorter, down
+ * to none: an idle loop costs nothing.
  */
 static void poll_adapt(struct loop *l, uint64_t idle)
 {
@@ -455,8 +463,12 @@ static int poll_look(struct loop *l, struct epoll_event *ev, uint64_t *ret_nap)
 		int n = wanted ? 0 : epoll_wait(l->epfd, ev, LOOP_EVENTS, 0);
 
 		now = loop_now();
-		if (n > 0 || now >= until)
-			return n > 0 ? n : -1;
+		if (n > 0)
+			return n;
+		if (now >= until) {
+			l->nap = 0; /* that stream has ended */
+			return -1;
+		}
 		*ret_nap = l->nap;
 		if (l->nap || wanted || (l->timers && l->timers->due <= now))
 			return 0;
@@ -526,12 +538,34 @@ static int loop_sleep(struct loop *l, struct epoll_event *ev)
 	loop_leave(l);
 	if (n == 0 && !nap_ns)
 		let_in(l, taken);
-	nap.tv_nsec = (long)nap_ns;
+	nap.tv_sec = (time_t)(nap_ns / 1000000000u);
+	nap.tv_nsec = (long)(nap_ns % 1000000000u);
 	n = nap_ns ? epoll_pwait2(l->epfd, ev, LOOP_EVENTS, &nap, NULL)
 		   : epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
 	loop_enter(l);
 	l->awake = true;
 	return n;
+}
+
+/*
+ * A source may have gone while nobody held the lock: its pointer is stale. What is left of @ev; of
+ * too many that went it is nothing, and what is level-triggered comes again.
+ */
+static int drop_gone(struct loop *l, struct epoll_event *ev, int n)
+{
+	int left = 0;
+
+	if (l->ngone > LOOP_EVENTS)
+		return 0;
+	for (int i = 0; i < n; i++) {
+		bool stale = false;
+
+		for (unsigned k = 0; k < l->ngone; k++)
+			stale |= ev[i].data.ptr == l->gone[k];
+		if (!stale)
+			ev[left++] = ev[i];
+	}
+	return left;
 }
 
 void loop_run(struct loop *l)
@@ -540,15 +574,12 @@ void loop_run(struct loop *l)
 	l->awake = true;
 	while (!__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
 		struct epoll_event ev[LOOP_EVENTS];
-		unsigned dels = l->dels;
+		l->ngone = 0;
 		int n = loop_sleep(l, ev);
 		/* Who stops it does not want anything done that has come since. */
 		if (__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE))
 			break;
-		/* A source may have gone while nobody held the lock: its pointer is stale. The
-		 * events are level-triggered, so what is dropped here comes again. */
-		if (l->dels != dels)
-			n = 0;
+		n = drop_gone(l, ev, n);
 		if (n > 0) {
 			memcpy(l->ev, ev, (size_t)n * sizeof(ev[0]));
 			if (l->idle_since)

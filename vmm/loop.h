@@ -92,6 +92,8 @@ struct loop_poll {
 };
 void loop_poll_add(struct loop *l, struct loop_poll *p);
 void loop_poll_del(struct loop_poll *p); /* does nothing when not added */
+/* The next part is waited for by somebody: no naps until a run() says so again. On the loop. */
+void loop_hurry(struct loop *l);
 /* ns that a thread may look for work before it sleeps, on this host; 0: not at all. Measured. */
 uint64_t loop_poll_worth(struct loop *l);
 /* The longest look before a sleep, instead of what loop_poll_add measures. For tests and fuzzers.

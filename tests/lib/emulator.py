@@ -10,7 +10,8 @@
   with a vector that no exception has.
 - The shadow of STI is forgotten over an exit: between STI and HLT an interrupt is taken that wakes
   a task, and the guest halts all the same, until its next interrupt. Seen once in a trace of 1,400
-  halts. With a tick that never stops the next one is near.
+  halts. With a tick that never stops the next one is near; without, a second processor may wait
+  for ever.
 """
 EVENT = "/sys/kernel/debug/tracing/events/kvm/kvm_exit"
 TRACE = "/sys/kernel/debug/tracing/trace"

@@ -15,6 +15,8 @@ import termios
 import time
 import unittest
 
+from tests.lib import emulator
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("MVM_BUILD", f"{ROOT}/build")
 MVM = f"{BUILD}/mvm"
@@ -75,6 +77,12 @@ def script(text):
     return f'init=/bin/sh -- -c "{text}"'
 
 
+def steady(args):
+    """Of several processors one that halts too early might sleep for ever: see lib/emulator.py."""
+    args = [str(a) for a in args]
+    return args + emulator.cmdline() if "--cpus" in args and "--cmdline" not in args else args
+
+
 class TestCase(unittest.TestCase):
     """A directory of its own for each test, gone afterwards; images from tools/mkrootfs are shared."""
     maxDiff = None
@@ -107,7 +115,7 @@ class TestCase(unittest.TestCase):
 
     def boot(self, *args, kernel=None, stdin=b"", limit=LIMIT, timeout=200):
         """Runs a guest to its end; one that ends well leaves a log without trouble in it."""
-        r = mvm("boot", "--kernel", kernel or lean(), "--timeout", timeout, *args,
+        r = mvm("boot", "--kernel", kernel or lean(), "--timeout", timeout, *steady(args),
                 stdin=stdin, limit=limit)
         if r.status == 0:
             self.assertNotRegex(r.out, TROUBLE)
@@ -127,7 +135,7 @@ class Terminal:
         self.before = termios.tcgetattr(slave)
         self.slave = slave
         self.out = ""
-        self.proc = subprocess.Popen([MVM, *map(str, args)], stdin=slave, stdout=slave,
+        self.proc = subprocess.Popen([MVM, *steady(args)], stdin=slave, stdout=slave,
                                      stderr=slave, start_new_session=True,
                                      env=dict(os.environ, TERM="xterm-256color", **env),
                                      preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))

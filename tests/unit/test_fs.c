@@ -2,6 +2,7 @@
 /* The file system device: what it shows, what its back end is told, and what it does without one.
  */
 #include <linux/fuse.h>
+#include <sys/eventfd.h>
 
 #include "tests/unit/vuser_rig.h"
 
@@ -375,6 +376,7 @@ static void what_took_longest_is_answered_too(void **state)
 {
 	struct fixture *f = *state;
 	struct vuser *d;
+	eventfd_t n;
 	uint64_t a;
 
 	make(f);
@@ -382,8 +384,12 @@ static void what_took_longest_is_answered_too(void **state)
 	rig_run(&f->r, 0);
 	/* With nothing to do it waits for a kick. */
 	TURNS_UNTIL(f->r.loop, d->kicks[1].loop && !d->follow.loop);
+	turns(f->r.loop, 3);
+	assert_null(d->follow.loop);
 	a = request(f, 1, FUSE_READ, 1);
 	virtio_rekick(f->r.v, 1);
+	/* The back end was quicker than the loop. */
+	assert_int_equal(eventfd_read(f->r.v->queue[1].kick_fd, &n), 0);
 	TURNS_UNTIL(f->r.loop, d->follow.loop);
 	assert_null(d->kicks[1].loop);
 	/* Then it looks, by and by: three times round the ring. */

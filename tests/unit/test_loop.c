@@ -225,6 +225,47 @@ static void a_fd_removed_between_waking_and_dispatch_is_not_called(void **state)
 	assert_false(called);
 }
 
+static void tick(void *arg, uint32_t events)
+{
+	(void)events;
+	__atomic_add_fetch((unsigned *)arg, 1, __ATOMIC_SEQ_CST);
+}
+
+/* Edges of the others that woke with it do not come again. */
+static void what_wakes_with_a_removed_fd_is_called(void **state)
+{
+	struct loop *l = *state;
+	bool called = false;
+	unsigned ticks = 0;
+	int fd = eventfd(0, EFD_NONBLOCK), twin = dup(fd);
+	struct loop_fd other = {.fn = tick, .arg = &ticks};
+	eventfd_t n;
+
+	assert_int_equal(loop_fd_add(l, &other, twin, EPOLLIN | EPOLLET), 0);
+	assert_int_equal(loop_start(l, NULL), 0);
+	for (unsigned i = 1; i <= 20; i++) {
+		struct loop_fd s = {.fn = never, .arg = &called};
+
+		loop_lock(l);
+		assert_int_equal(loop_fd_add(l, &s, fd, EPOLLIN | EPOLLET), 0);
+		loop_unlock(l);
+		usleep(500);
+		loop_lock(l);
+		assert_int_equal(eventfd_write(fd, 1), 0);
+		usleep(500);
+		loop_fd_del(&s);
+		loop_unlock(l);
+		while (__atomic_load_n(&ticks, __ATOMIC_SEQ_CST) < i)
+			usleep(100);
+		eventfd_read(fd, &n);
+	}
+	loop_join(l);
+	loop_fd_del(&other);
+	assert_false(called);
+	close(fd);
+	close(twin);
+}
+
 static void fired(void *arg)
 {
 	__atomic_store_n((bool *)arg, true, __ATOMIC_SEQ_CST);
@@ -318,6 +359,7 @@ int main(void)
 		T(a_removed_fd_is_not_called_even_in_the_same_batch),
 		T(a_thread_runs_what_is_posted_from_outside),
 		T(a_fd_removed_between_waking_and_dispatch_is_not_called),
+		T(what_wakes_with_a_removed_fd_is_called),
 		T(a_timer_set_while_the_loop_sleeps_fires),
 		T(a_thread_that_hammers_the_lock_does_not_starve_the_loop),
 	};

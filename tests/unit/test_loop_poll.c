@@ -24,6 +24,7 @@ struct look {
 	int fd;
 	bool ready, more; /* what ready() says once, and end() */
 	bool again;       /* the fd stays ready */
+	bool hurries;     /* and what it tells is in a hurry */
 	uint64_t nap;     /* what run() says */
 	unsigned begun, ran, ended, woken;
 	uint64_t looked, gap; /* when it did last; the longest time between two looks after run() */
@@ -92,6 +93,8 @@ static void woken(void *arg, uint32_t events)
 	(void)events;
 	if (!k->again)
 		eventfd_read(k->fd, &n);
+	if (k->hurries)
+		loop_hurry(k->l);
 	count(&k->woken);
 }
 
@@ -147,9 +150,9 @@ static void work_that_comes_while_it_naps_is_found(void **state)
 {
 	struct look *k = *state;
 
-	loop_poll_most(k->l, 4000000000ull);
+	loop_poll_most(k->l, 1000000000ull);
 	k->ready = true;
-	k->nap = 2400000000ull;
+	k->nap = 2000000000ull;
 	assert_int_equal(loop_start(k->l, NULL), 0);
 	until(&k->ran);
 	usleep(1100000);
@@ -179,14 +182,14 @@ static void a_stream_with_parts_further_apart_than_a_look_stays_one(void **state
 {
 	struct look *k = *state;
 
-	loop_poll_most(k->l, 100000000);
+	loop_poll_most(k->l, 300000000);
 	k->ready = true;
-	k->nap = 150000000;
+	k->nap = 450000000;
 	assert_int_equal(loop_start(k->l, NULL), 0);
 	for (unsigned i = 1; i <= 12; i++) {
 		while (seen(&k->ran) < i)
 			usleep(1000);
-		usleep(180000);
+		usleep(540000);
 		assert_int_equal(seen(&k->ended), 0);
 		__atomic_store_n(&k->ready, true, __ATOMIC_SEQ_CST);
 	}
@@ -194,6 +197,25 @@ static void a_stream_with_parts_further_apart_than_a_look_stays_one(void **state
 	loop_join(k->l);
 	assert_int_equal(k->ran, 13);
 	assert_int_equal(k->woken, 1);
+}
+
+/* Of somebody who waits for an answer the device hears by an fd. */
+static void where_an_answer_is_due_there_is_no_nap(void **state)
+{
+	struct look *k = *state;
+
+	k->ready = k->hurries = true;
+	k->nap = 1000 * FOR_EVER;
+	assert_int_equal(loop_start(k->l, NULL), 0);
+	until(&k->ran);
+	eventfd_write(k->fd, 1);
+	while (seen(&k->woken) < 2)
+		usleep(1000);
+	__atomic_store_n(&k->ready, true, __ATOMIC_SEQ_CST);
+	while (seen(&k->ran) < 2)
+		usleep(1000);
+	assert_int_equal(seen(&k->ended), 0);
+	loop_join(k->l);
 }
 
 static void ending(void *arg)
@@ -370,6 +392,7 @@ int main(void)
 		T(after_a_short_sleep_the_loop_finds_work_by_itself),
 		T(work_that_comes_while_it_naps_is_found),
 		T(the_next_part_of_a_stream_is_waited_for_in_naps),
+		T(where_an_answer_is_due_there_is_no_nap),
 		T(a_stream_with_parts_further_apart_than_a_look_stays_one),
 		T(where_every_sleep_is_long_it_never_looks),
 		T(after_long_sleeps_it_looks_no_more),
