@@ -50,8 +50,7 @@ static bool follow_used(struct vq *q, struct vq_trace *t, uint16_t to)
  * the element at @from + size is written before the index says so. */
 static bool still_there(const struct vq *q, const struct gwin *ring, uint16_t from)
 {
-	/* The elements were loaded before: with vq_follow's order of index and elements, reversed.
-	 */
+	/* Pairs with the writer's release of the index: the elements are loaded before it here. */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	return (uint16_t)(gwin_load16_acquire(ring, RING_IDX) - from) < q->size;
 }

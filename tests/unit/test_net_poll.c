@@ -10,6 +10,7 @@
 
 #include "tests/unit/net_rig.h"
 #include "vmm/log.h"
+#include "vmm/loop_state.h"
 
 static void rings_are_served_without_a_kick(void **state)
 {
@@ -66,6 +67,32 @@ static void only_large_frames_are_a_stream(void **state)
 	}
 }
 
+/* What may be a question gets its answer without a nap; acknowledgements and streams ask nothing.
+ */
+static void a_question_ends_naps(void **state)
+{
+	static const struct {
+		uint32_t len;
+		bool ends;
+	} cases[] = {{66, false}, {200, true}, {1514, true}, {NET_LARGE, false}};
+
+	(void)state;
+	EACH_END(e)
+	{
+		struct net_rig *f = net_live(e, MRG);
+
+		net_give(f, 0, RING, BUF);
+		virtio_kick(f->v, 0);
+		for (unsigned i = 0; i < 4; i++) {
+			f->loop->nap = 1;
+			net_arrive(f, cases[i].len);
+			turns(f->loop, 2);
+			assert_int_equal(f->loop->nap, !cases[i].ends);
+		}
+		net_end(f);
+	}
+}
+
 /* The driver gets what it needs of the queue with the next answer, or in time. */
 static void a_sent_frames_interrupt_waits_no_longer_than_it_may(void **state)
 {
@@ -102,6 +129,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rings_are_served_without_a_kick),
 		cmocka_unit_test(only_large_frames_are_a_stream),
+		cmocka_unit_test(a_question_ends_naps),
 		cmocka_unit_test(a_sent_frames_interrupt_waits_no_longer_than_it_may),
 	};
 
