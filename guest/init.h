@@ -78,6 +78,10 @@ enum initctl { INITCTL_NOTHING, INITCTL_OFF, INITCTL_RESTART };
 int initctl_open(void);
 enum initctl initctl_read(int fd); /* it is readable */
 
+/* links.c. Network interfaces. */
+void links_up_loopback(void);
+void links_down(void); /* all: see power_end */
+
 /* button.c. Descriptors to poll for the power button. */
 #define BUTTON_MAX 8
 size_t button_open(int fds[BUTTON_MAX]);

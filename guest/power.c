@@ -91,6 +91,11 @@ void power_end(bool restart)
 	sync();
 	unmount_all();
 	sync();
+	/*
+	 * A Linux that takes devices from their drivers at power-off or restart (v6.15, 6.1.192)
+	 * and lacks commit 0d0eff39ceb3 may spin for ever if it sends a frame after that.
+	 */
+	links_down();
 	say_drain();
 	if (restart)
 		reboot(RB_AUTOBOOT);

@@ -115,21 +115,12 @@ static void mounts(bool shared)
 /* A name and the loopback interface: what many a program takes for granted. */
 static void network(void)
 {
-	struct ifreq lo = {.ifr_name = "lo"};
 	char name[65];
-	int fd;
 
 	if (!gethostname(name, sizeof(name)) && (!*name || !strcmp(name, "(none)")) &&
 	    sethostname("mvm", 3))
 		errno = 0;
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return; /* a kernel without IPv4 */
-	if (!ioctl(fd, SIOCGIFFLAGS, &lo)) {
-		lo.ifr_flags |= IFF_UP;
-		ioctl(fd, SIOCSIFFLAGS, &lo);
-	}
-	close(fd);
+	links_up_loopback();
 }
 
 /* Reaps all that ended; the shell's end is the machine's. */

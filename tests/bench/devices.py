@@ -83,7 +83,7 @@ def vhost_ms(pid):
 
 # ------------------------------------------------------------------ a guest's loads
 
-AWAKE = "echo READY; while read w; do [ $w = end ] && poweroff -f; echo BEGIN $w; "
+AWAKE = "echo READY; while read w; do [ $w = end ] && { ip link set eth0 down 2>/dev/null; poweroff -f; }; echo BEGIN $w; "
 
 
 class Guest:
