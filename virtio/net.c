@@ -233,6 +233,8 @@ static void pair_off(struct net *n, unsigned i)
 	p->enabled = false;
 	if (n->vhost)
 		net_vhost_stop(n, i);
+	else
+		vq_notify(net_txq(p)); /* nobody asks it any more */
 	loop_fd_del(&p->src);
 	if (i)
 		tap_attach(&n->host->tap, i, false);
@@ -270,7 +272,7 @@ static int net_start(struct virtio *v)
 	n->ctrl = NET_NO_CTRL;
 	if (virtio_has(v, NET_F_CTRL_VQ))
 		n->ctrl = virtio_has(v, NET_F_MQ) ? 2 * n->pairs : 2;
-	net_ctrl_reset(n, v->acked & NET_GUEST_OFFLOADS);
+	net_ctrl_start(n, v->acked & NET_GUEST_OFFLOADS);
 	/* What was queued for another driver may be in pieces that this one did not take. */
 	if (n->host->tap.queues)
 		tap_drain(n->host->tap.fd[0]);
@@ -315,7 +317,6 @@ static void net_stop(struct virtio *v)
 	}
 	*status &= (uint8_t)~NET_S_ANNOUNCE;
 	memcpy(v->config + NET_CFG_MAC, n->mac, ETH_ALEN);
-	net_ctrl_reset(n, 0);
 }
 
 static void net_kick(struct virtio *v, unsigned q)
@@ -348,6 +349,7 @@ static void net_free(struct virtio *v)
 
 	loop_poll_del(&n->poll);
 	virtio_fini(v);
+	loop_timer_cancel(&n->rest.timer);
 	loop_fd_del(&n->watch);
 	if (n->host->passt)
 		child_watch(n->host->passt, NULL);

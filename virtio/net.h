@@ -153,6 +153,7 @@ struct net {
 	struct net_filter filter;
 	uint8_t mac[ETH_ALEN];           /* after a reset */
 	uint64_t large;                  /* features that take queues of some size */
+	uint64_t offloads;               /* of NET_GUEST_OFFLOADS, what the driver wants */
 	bool costly;                     /* what the last command asked of the host's kernel */
 	struct net_rest {                /* the control queue's, from commands that cost the host */
 		struct loop_timer timer; /* set: it rests */
@@ -220,7 +221,7 @@ static inline bool net_tx_wants(struct net_pair *p)
 void net_ctrl(struct net *n);
 bool net_ctrl_rests(const struct net *n); /* nothing of it is served for a while */
 /* Nothing is filtered, and the driver is given these of NET_GUEST_OFFLOADS. */
-void net_ctrl_reset(struct net *n, uint64_t guest_offloads);
+void net_ctrl_start(struct net *n, uint64_t guest_offloads);
 uint64_t net_offloads_known(const struct net_host *h); /* feature bits that the host's side has */
 
 /* ---- net_vhost.c; a device without it does not come here */

@@ -58,6 +58,7 @@ static void use_offloads(struct net *n, uint64_t set)
 {
 	unsigned bits = 0;
 
+	n->offloads = set;
 	if (!net_direct(n))
 		return;
 	n->costly = true;
@@ -69,7 +70,9 @@ static void use_offloads(struct net *n, uint64_t set)
 		bits = 0;
 	if (!(bits & (TUN_F_TSO4 | TUN_F_TSO6)))
 		bits &= ~TUN_F_TSO_ECN;
-	/* If it fails the host does the work: whole packets are always right. */
+	/* Fewer are always right: the host does the work. More come when the rest is over. */
+	if (net_ctrl_rests(n))
+		bits &= n->host->tap.set;
 	if (tap_set_offloads(&n->host->tap, bits))
 		tap_set_offloads(&n->host->tap, 0);
 }
@@ -256,6 +259,9 @@ static void rest_over(void *arg)
 {
 	struct net *n = arg;
 
+	if (!n->v.running)
+		return;
+	use_offloads(n, n->offloads);
 	virtio_kick(&n->v, n->ctrl);
 }
 
@@ -307,11 +313,16 @@ void net_ctrl(struct net *n)
 	vq_notify(vq);
 }
 
-/* Section 5.1.6.5.1: nothing is filtered until the driver says what. */
-void net_ctrl_reset(struct net *n, uint64_t guest_offloads)
+/* Section 5.1.6.5.1: nothing is filtered until the driver says what. A new driver does not end the
+ * old one's rest, and what is set here counts as well. */
+void net_ctrl_start(struct net *n, uint64_t guest_offloads)
 {
-	loop_timer_cancel(&n->rest.timer);
+	const uint64_t since = loop_now();
+
+	n->costly = false;
 	n->filter = (struct net_filter){0};
 	use_filter(n);
 	use_offloads(n, guest_offloads);
+	if (n->costly)
+		rest_now(n, since);
 }

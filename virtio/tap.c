@@ -241,6 +241,14 @@ static int bring_up(const struct tap *t, uint16_t mtu, struct err *e)
 	return r < 0 ? err_msg(e, r, "bring it up: %s", strerror(-r)) : 0;
 }
 
+static int set_offloads(struct tap *t, unsigned bits)
+{
+	if (ioctl(t->fd[0], TUNSETOFFLOAD, (unsigned long)bits) < 0)
+		return -errno;
+	t->set = bits;
+	return 0;
+}
+
 /* Headers as the devices want them, and what the kernel can leave to a guest. */
 static int set_up(struct tap *t, struct err *e)
 {
@@ -258,9 +266,9 @@ static int set_up(struct tap *t, struct err *e)
 					TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6};
 
 	for (unsigned i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
-		if (!tap_set_offloads(t, sets[i]))
+		if (!set_offloads(t, sets[i]))
 			t->offloads |= sets[i];
-	tap_set_offloads(t, 0);
+	set_offloads(t, 0);
 	return 0;
 }
 
@@ -323,9 +331,9 @@ void tap_close(struct tap *t)
 
 /* ------------------------------------------------------------- what is set at it */
 
-int tap_set_offloads(const struct tap *t, unsigned bits)
+int tap_set_offloads(struct tap *t, unsigned bits)
 {
-	return ioctl(t->fd[0], TUNSETOFFLOAD, (unsigned long)bits) < 0 ? -errno : 0;
+	return bits == t->set ? 0 : set_offloads(t, bits);
 }
 
 int tap_attach(const struct tap *t, unsigned i, bool on)
@@ -337,7 +345,7 @@ int tap_attach(const struct tap *t, unsigned i, bool on)
 	return errno == EINVAL ? -EALREADY : -errno;
 }
 
-int tap_set_filter(const struct tap *t, uint8_t (*addr)[ETH_ALEN], unsigned n, bool allmulti)
+int tap_set_filter(struct tap *t, uint8_t (*addr)[ETH_ALEN], unsigned n, bool allmulti)
 {
 	union {
 		struct tun_filter f;
@@ -346,9 +354,14 @@ int tap_set_filter(const struct tap *t, uint8_t (*addr)[ETH_ALEN], unsigned n, b
 
 	if (n > TAP_FILTER_MAX)
 		return -E2BIG;
+	if (!n && t->all)
+		return 0;
 	if (n)
 		memcpy(s.room + offsetof(struct tun_filter, addr), addr, n * ETH_ALEN);
-	return ioctl(t->fd[0], TUNSETTXFILTER, &s) < 0 ? -errno : 0;
+	if (ioctl(t->fd[0], TUNSETTXFILTER, &s) < 0)
+		return -errno;
+	t->all = !n;
+	return 0;
 }
 
 void tap_drain(int fd)

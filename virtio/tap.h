@@ -37,6 +37,8 @@ struct tap {
 	bool vnet_hdr;
 	bool made;         /* by tap_open: it goes with its last descriptor */
 	unsigned offloads; /* TUN_F_* bits that the host's kernel knows */
+	unsigned set;      /* those of them that are on */
+	bool all;          /* no filter is set */
 };
 
 /*
@@ -52,8 +54,11 @@ int tap_open(struct tap *t, const char *name, unsigned queues, uint16_t mtu, str
 int tap_adopt(struct tap *t, const int *fd, unsigned n, struct err *e);
 void tap_close(struct tap *t);
 
-/* Which of TUN_F_* the frames that are read may need. */
-int tap_set_offloads(const struct tap *t, unsigned bits);
+/*
+ * Which of TUN_F_* the frames that are read may need. This and the filter are set under a lock that
+ * all of the host's networks share: what is so already is not set again.
+ */
+int tap_set_offloads(struct tap *t, unsigned bits);
 /* Whether queue @i, not 0, takes part. */
 int tap_attach(const struct tap *t, unsigned i, bool on);
 
@@ -62,7 +67,7 @@ int tap_attach(const struct tap *t, unsigned i, bool on);
  * group. With @n 0 all frames are. A hint: where the kernel cannot filter, all come.
  */
 #define TAP_FILTER_MAX 160
-int tap_set_filter(const struct tap *t, uint8_t (*addr)[ETH_ALEN], unsigned n, bool allmulti);
+int tap_set_filter(struct tap *t, uint8_t (*addr)[ETH_ALEN], unsigned n, bool allmulti);
 
 /* Throws away what waits to be read. */
 void tap_drain(int fd);

@@ -287,6 +287,9 @@ static void on_changed(void *arg)
 	/* It decides how often it says so, and how long it takes to answer what is asked then. */
 	u->calm = loop_now();
 	u->calm += (u->calm - since) * PATIENCE_PART;
+	/* It may have said it again before it answered. */
+	if (u->changed.loop)
+		loop_timer_set(u->loop, &u->changed, u->calm);
 }
 
 static void unbind(struct vhost_user *u)

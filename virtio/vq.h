@@ -74,20 +74,24 @@ struct vq_setup {
 int vq_start(struct vq *q, const struct vq_setup *s);
 /*
  * Looks where a live ring that another process serves is by now, for vq_adopt: where it is done
- * before the ring was once around since the last time, none is missed. Cheap: two indices and
- * what is new. False: nothing is out, nor has been since, or there is no memory to follow it.
+ * before the ring was once around since the last time, nothing is missed. Cheap: two indices and
+ * what is new.
  */
-bool vq_follow(struct vq *q);
+enum vq_pace {
+	VQ_AT_REST, /* nothing is out, nor has been since; or there is no memory to follow it */
+	VQ_AT_WORK,
+	VQ_FAST, /* more than a quarter of the ring went by */
+};
+enum vq_pace vq_follow(struct vq *q);
 /*
- * Goes on with a live ring which another process served until it went away: from the used index
- * that stands there, and with the chains that it had taken and not returned, as far as
- * vq_follow saw them come, or else as the rings show them (virtio/vq_lost.h): vq_next gives those
- * first. What the rings hold is not believed: garbage breaks the queue, and nothing is found. The
- * driver may be owed an interrupt. 0 or -ENOMEM.
+ * Goes on with a live ring which another process served until it went away: from the indices that
+ * stand there, and with the chains that it had taken and not returned, as far as vq_follow saw them
+ * come: vq_next gives those first. What the rings hold is not believed. The driver may be owed an
+ * interrupt. 0 or -ENOMEM.
  */
 struct vq_adopted {
 	unsigned found;  /* vq_next will give them */
-	unsigned hidden; /* out, too, but which they are nobody can tell */
+	unsigned hidden; /* out, too, but which they are is not known */
 };
 int vq_adopt(struct vq *q, struct vq_adopted *ret);
 void vq_reset(struct vq *q); /* device or queue reset: forgets everything */

@@ -58,11 +58,4 @@ static inline uint32_t used_elem(const struct vq *q, uint16_t index)
 	return gwin_load32(&q->used, RING_ELEMS + (index & (q->size - 1u)) * USED_ELEM);
 }
 
-/*
- * The heads, at most the queue's size, that are out by vq_follow's last look, the oldest first, and
- * the available index then; the used index is @used. Their number, or -ENODATA: it missed
- * something.
- */
-int vq_followed(const struct vq *q, uint16_t used, uint16_t *ret, uint16_t *ret_avail);
-
 #endif

@@ -33,6 +33,7 @@ struct vuser {
 	bool adopted[VIRTIO_QUEUES_MAX]; /* its ring was taken over */
 	bool at_large;                   /* no ring ever will be: the machine ends */
 	struct loop_timer follow;
+	uint64_t follow_ns;                      /* from one look at the rings to the next */
 	struct loop_fd kicks[VIRTIO_QUEUES_MAX]; /* while nothing is under way */
 	/* Writes an error into a request; it is returned by who called. */
 	void (*refuse)(struct vuser *d, struct vq_chain *c);

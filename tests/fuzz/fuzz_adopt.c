@@ -26,7 +26,7 @@ static void on_broken(void *arg, unsigned index)
 /* Heads that are in range but for now and then, and indices that are not too far apart. */
 static void fill(struct fake_ring *r, struct input *in)
 {
-	uint16_t used = (uint16_t)take(in, 2);
+	uint16_t used = (uint16_t)(fake_get16(r->m, r->used + 2) + take(in, 1) % (r->size + 2u));
 	uint32_t how = (uint32_t)take(in, 1), mask = how & 1 ? r->size - 1u : 0xffff;
 
 	fake_put16(r->m, r->used + 2, used);
@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fill(&r, &in);
 	s = fake_setup(&r, true, true);
 	CHECK(!vq_new(&q, m.gm, 0, 64, &o) && !vq_start(q, &s));
-	if (take(&in, 1) % 2) {
+	for (unsigned n = take(&in, 1) % 8; n; n--) {
 		vq_follow(q);
 		fill(&r, &in);
 	}

@@ -9,6 +9,9 @@
 
 #include <cmocka.h>
 
+#include <sched.h>
+#include <unistd.h>
+
 #include "tests/unit/net_rig.h"
 #include "virtio/features.h"
 
@@ -311,6 +314,7 @@ static void tables_are_taken_and_too_long_ones_let_all_through(void **state)
 	assert_true(f->n->filter.uni.overflow);
 	assert_int_equal(f->n->filter.uni.n, 0);
 	virtio_set_status(f->v, 0);
+	net_drive(f, ALL_CTRL);
 	assert_false(f->n->filter.set);
 	net_end(f);
 }
@@ -435,14 +439,53 @@ static void commands_that_took_their_part_of_the_time_wait(void **state)
 		assert_false(f->n->poll.ops->end(f->n));
 		assert_int_equal(fake_get16(&f->m, r->used + 2), 1);
 		if (!reset) {
+			/* Its end does not end the rest. */
 			virtio_set_status(f->v, 0);
-			assert_false(net_ctrl_rests(f->n));
+			net_drive(f, ALL_CTRL | BITF(NET_F_MQ));
+			virtio_kick(f->v, 4);
+			assert_true(net_ctrl_rests(f->n));
+			loop_timer_cancel(&f->n->rest.timer);
+			f->n->rest.purse = 0;
+			virtio_set_status(f->v, 0);
 			continue;
 		}
 		f->n->rest.purse = 0;
 		TURNS_UNTIL(f->loop, fake_get16(&f->m, r->used + 2) == 3);
 		assert_memory_equal(fake_at(&f->m, ack), "\0\0\0", 3);
 	}
+	net_end(f);
+}
+
+/* With a real TAP, in a namespace of its own: the last one. */
+static void resets_go_not_around_the_rest(void **state)
+{
+	const uint64_t csum = BITF(NET_F_GUEST_CSUM), tso = csum | BITF(NET_F_GUEST_TSO4);
+	struct net_rig *f = plugged(END_TAP, 1);
+	struct tap *t = &f->host->tap, was = *t;
+	struct err e = {0};
+
+	(void)state;
+	if (access("/dev/net/tun", W_OK) ||
+	    (unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET))) {
+		net_end(f);
+		print_message("SKIPPED, NOT TESTED: no TAP can be made\n");
+		skip();
+	}
+	assert_int_equal(tap_open(t, "t0", 1, 0, &e), 0);
+	net_drive(f, CVQ | tso);
+	assert_int_equal(t->set, TUN_F_CSUM | TUN_F_TSO4);
+	f->n->rest.purse = INT64_MIN / 100;
+	virtio_set_status(f->v, 0);
+	net_drive(f, CVQ | csum);
+	assert_int_equal(t->set, TUN_F_CSUM);
+	assert_true(net_ctrl_rests(f->n));
+	virtio_set_status(f->v, 0);
+	net_drive(f, CVQ | tso);
+	assert_int_equal(t->set, TUN_F_CSUM);
+	f->n->rest.purse = 0;
+	TURNS_UNTIL(f->loop, t->set == (TUN_F_CSUM | TUN_F_TSO4));
+	tap_close(t);
+	*t = was;
 	net_end(f);
 }
 
@@ -500,6 +543,7 @@ int main(void)
 		cmocka_unit_test(commands_that_cost_the_host_are_served_one_a_turn),
 		cmocka_unit_test(commands_that_took_their_part_of_the_time_wait),
 		cmocka_unit_test(a_link_that_comes_back_is_announced),
+		cmocka_unit_test(resets_go_not_around_the_rest),
 	};
 
 	alarm(300); /* a hang fails */

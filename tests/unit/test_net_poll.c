@@ -124,12 +124,40 @@ static void a_sent_frames_interrupt_waits_no_longer_than_it_may(void **state)
 	net_end(f);
 }
 
+/* Nobody looks at its queue any more. */
+static void a_pair_that_is_given_up_tells_of_what_it_sent(void **state)
+{
+	struct net_rig *f = net_begin(END_TAP, 2);
+	struct fake_buf cmd[3] = {
+		{f->cmd, 2, 0}, {f->cmd + 2, 2, 0}, {f->cmd + (127 << 10), 1, FAKE_W}};
+
+	(void)state;
+	net_plug(f);
+	net_drive(f, MRG | CVQ | BITF(NET_F_MQ));
+	f->n->enabled = 2; /* the rig's TAP is a socket: TUNSETQUEUE would fail */
+	f->n->pair[1].enabled = true;
+	f->n->poll.ops->begin(f->n);
+	f->n->poll.most = 1000000000;
+	fake_send(&f->r[3], (struct fake_buf[]){{f->out, 100, 0}}, 1);
+	f->n->poll.ops->run(f->n);
+	assert_int_equal(fake_get16(&f->m, f->r[3].used + 2), 1);
+	assert_int_equal(f->bearer.queue[3], 0);
+	memcpy(fake_at(&f->m, f->cmd), "\4\0\1\0", 4);
+	fake_send(&f->r[4], cmd, 3);
+	f->n->poll.ops->run(f->n);
+	assert_int_equal(f->n->enabled, 1);
+	assert_int_equal(f->bearer.queue[3], 1);
+	f->n->poll.ops->end(f->n);
+	net_end(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rings_are_served_without_a_kick),
 		cmocka_unit_test(only_large_frames_are_a_stream),
 		cmocka_unit_test(a_question_ends_naps),
+		cmocka_unit_test(a_pair_that_is_given_up_tells_of_what_it_sent),
 		cmocka_unit_test(a_sent_frames_interrupt_waits_no_longer_than_it_may),
 	};
 

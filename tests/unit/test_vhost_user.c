@@ -22,6 +22,7 @@ struct fixture {
 	struct vhost_user *u;
 	struct loop *loop;
 	unsigned died, changed, files;
+	bool again; /* the peer says it once more while it is asked, and takes its time */
 };
 
 static void died(void *arg)
@@ -29,9 +30,23 @@ static void died(void *arg)
 	((struct fixture *)arg)->died++;
 }
 
+static void back_says(struct fixture *f, uint32_t request, uint32_t flags, uint32_t size)
+{
+	struct vu_msg m = {.request = request, .flags = VU_VERSION | flags, .size = size};
+
+	assert_int_equal(send(f->p.back, &m, VU_HEADER + size, 0), VU_HEADER + size);
+}
+
 static void changed(void *arg)
 {
-	((struct fixture *)arg)->changed++;
+	struct fixture *f = arg;
+	char c[16];
+
+	if (!f->changed++ && f->again) {
+		back_says(f, VU_BACKEND_CONFIG_CHANGE_MSG, 0, 0);
+		usleep(5000);
+		vhost_user_get_config(f->u, c, sizeof(c), NULL);
+	}
 }
 
 static int setup(void **state)
@@ -278,13 +293,6 @@ static void a_refused_configuration_is_no_end(void **state)
 
 /* ------------------------------------------------------------- the back end's channel */
 
-static void back_says(struct fixture *f, uint32_t request, uint32_t flags, uint32_t size)
-{
-	struct vu_msg m = {.request = request, .flags = VU_VERSION | flags, .size = size};
-
-	assert_int_equal(send(f->p.back, &m, VU_HEADER + size, 0), VU_HEADER + size);
-}
-
 static void a_change_is_told_of_on_the_loop_and_acknowledged(void **state)
 {
 	struct fixture *f = *state;
@@ -312,6 +320,20 @@ static void a_flood_of_changes_is_taken_in_turns(void **state)
 	TURNS_UNTIL(f->loop, f->changed >= 100 / 8);
 	assert_true(f->changed <= 100);
 	assert_false(vhost_user_dead(f->u));
+}
+
+static void a_change_during_the_last_ones_questions_waits_as_long(void **state)
+{
+	struct fixture *f = *state;
+
+	adopt(f, VHOST_USER_NEEDS_CONFIG);
+	f->again = true;
+	back_says(f, VU_BACKEND_CONFIG_CHANGE_MSG, 0, 0);
+	TURNS_UNTIL(f->loop, f->changed);
+	assert_int_equal(f->changed, 1);
+	assert_non_null(f->u->changed.loop);
+	assert_true(f->u->changed.due >= f->u->calm);
+	TURNS_UNTIL(f->loop, f->changed > 1);
 }
 
 static void a_request_that_was_not_negotiated_is_the_end(void **state)
@@ -463,6 +485,7 @@ int main(void)
 		T(a_refused_configuration_is_no_end),
 		T(a_change_is_told_of_on_the_loop_and_acknowledged),
 		T(a_flood_of_changes_is_taken_in_turns),
+		T(a_change_during_the_last_ones_questions_waits_as_long),
 		T(a_request_that_was_not_negotiated_is_the_end),
 		T(a_channel_that_nobody_reads_is_the_end),
 		T(a_peer_that_dies_after_it_spoke_has_gone),
