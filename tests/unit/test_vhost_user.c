@@ -330,8 +330,9 @@ static void a_change_during_the_last_ones_questions_waits_as_long(void **state)
 	f->again = true;
 	back_says(f, VU_BACKEND_CONFIG_CHANGE_MSG, 0, 0);
 	TURNS_UNTIL(f->loop, f->changed);
+	while (!f->u->changed.loop && f->changed == 1) /* its answer may have been read first */
+		turn(f->loop);
 	assert_int_equal(f->changed, 1);
-	assert_non_null(f->u->changed.loop);
 	assert_true(f->u->changed.due >= f->u->calm);
 	TURNS_UNTIL(f->loop, f->changed > 1);
 }
