@@ -8,7 +8,8 @@ Stages, in order: lint (clang-format, cppcheck, shellcheck), unit (cmocka
 programs), native (any /dev/kvm, freestanding guests), boot (real kernels: needs
 hardware KVM, so on other hosts this stage runs itself inside the nested test
 host), sanitized (unit, native and boot again under ASan and UBSan; beside boot
-where that is in a nested host). The stage soak, the long loads, runs only when
+where that is in a nested host). Where both are run, long tests of one kind run
+with one of the builds: the class says which (`once`). The stage soak, the long loads, runs only when
 named. One line a test, and at the end `N passed, N failed, N skipped`.
 """
 import argparse
@@ -156,6 +157,13 @@ class Result(unittest.TestResult):
             self._bad(test, subtest, err)
 
 
+def elsewhere(test, opts):
+    """Both builds are run, and this test is the other one's."""
+    once = getattr(test, "once", None)
+    return bool(once and os.environ.get("MVM_TESTS_BOTH") and
+                once != ("sanitized" if opts.build.endswith("-san") else "release"))
+
+
 def run_python(tally, opts, stage):
     suite = unittest.TestSuite()
     done = os.environ.get("MVM_TESTS_DONE", "").split()
@@ -164,7 +172,7 @@ def run_python(tally, opts, stage):
         for case in unittest.defaultTestLoader.loadTestsFromModule(module):
             for test in case:
                 name = test.id()[len("tests."):]
-                if (not opts.k or opts.k in test.id()) and name not in done:
+                if (not opts.k or opts.k in test.id()) and name not in done and not elsewhere(test, opts):
                     suite.addTest(test)
     result = Result(tally, stage != "native" and emulator.watch())
     suite.run(result)
@@ -274,6 +282,8 @@ def main():
     kind = host_kind()
     stages = opts.stage or STAGES
     # A boot in a nested host keeps about one processor busy: two such hosts run side by side.
+    if "sanitized" in stages and len(stages) > 1:
+        os.environ["MVM_TESTS_BOTH"] = "1"
     both = {"boot", "sanitized"} if kind != "hardware" and {"boot", "sanitized"} <= set(stages) else {}
     for stage in stages:
         if stage not in both:

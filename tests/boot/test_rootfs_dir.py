@@ -184,6 +184,8 @@ class Directories(vm.TestCase):
 class HostsRoot(vm.TestCase):
     """--rootfs /: its programs run, its files can be changed, and it does not see any of it."""
 
+    once = "release"  # its time goes to the guest and virtiofsd
+
     def shell(self, *args):
         mark = f"/etc/mvm-test-{os.getpid()}"
         t = vm.Terminal("boot", *args, "--rootfs", "/", "--memory", "1G", "--timeout", 380)
@@ -211,6 +213,8 @@ class HostsRoot(vm.TestCase):
 
 
 class Loads(vm.TestCase):
+    once = "release"  # its time goes to the guest and virtiofsd
+
     def test_loads_give_what_they_give_on_the_host(self):
         """tests/lib/fs_load.py in a shared directory, by a guest on a view of this machine, and here."""
         where = self.cache_dir()

@@ -19,6 +19,8 @@ def network_of_its_own():
 
 
 class Resets(unittest.TestCase):
+    once = "sanitized"  # what it looks for is memory that is used too late
+
     # Over PCI each round takes and gives back ioeventfds, which KVM makes wait.
     MANY = {"pci": "", "mmio": "many"}
     LIMIT = 300
