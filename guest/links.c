@@ -42,5 +42,6 @@ void links_down(void)
 		link_set(fd, i->if_name, false);
 	if (fd >= 0)
 		close(fd);
-	if_freenameindex(all);
+	if (all)
+		if_freenameindex(all);
 }

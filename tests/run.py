@@ -8,9 +8,9 @@ Stages, in order: lint (clang-format, cppcheck, shellcheck), unit (cmocka
 programs), native (any /dev/kvm, freestanding guests), boot (real kernels: needs
 hardware KVM, so on other hosts this stage runs itself inside the nested test
 host), sanitized (unit, native and boot again under ASan and UBSan; beside boot
-where that is in a nested host). Where both are run, long tests of one kind run
-with one of the builds: the class says which (`once`). The stage soak, the long loads, runs only when
-named. One line a test, and at the end `N passed, N failed, N skipped`.
+where that is in a nested host). Where both builds are run, some long tests run
+with one of them: the class says which (`once`). The stage soak, the long loads,
+runs only when named. One line a test, and at the end `N passed, N failed, N skipped`.
 """
 import argparse
 import glob
@@ -157,11 +157,10 @@ class Result(unittest.TestResult):
             self._bad(test, subtest, err)
 
 
-def elsewhere(test, opts):
-    """Both builds are run, and this test is the other one's."""
-    once = getattr(test, "once", None)
-    return bool(once and os.environ.get("MVM_TESTS_BOTH") and
-                once != ("sanitized" if opts.build.endswith("-san") else "release"))
+def elsewhere(test, opts, stage):
+    """The stage is run with both builds, and this test is the other one's."""
+    ours = "sanitized" if opts.build.endswith("-san") else "release"
+    return stage in os.environ.get("MVM_TESTS_BOTH", "").split() and getattr(test, "once", ours) != ours
 
 
 def run_python(tally, opts, stage):
@@ -172,8 +171,9 @@ def run_python(tally, opts, stage):
         for case in unittest.defaultTestLoader.loadTestsFromModule(module):
             for test in case:
                 name = test.id()[len("tests."):]
-                if (not opts.k or opts.k in test.id()) and name not in done and not elsewhere(test, opts):
-                    suite.addTest(test)
+                if opts.k and opts.k not in test.id() or name in done or elsewhere(test, opts, stage):
+                    continue
+                suite.addTest(test)
     result = Result(tally, stage != "native" and emulator.watch())
     suite.run(result)
     unittest.TestSuite(result.again).run(Result(tally, False))
@@ -281,9 +281,9 @@ def main():
     tally = Tally()
     kind = host_kind()
     stages = opts.stage or STAGES
+    if "sanitized" in stages:
+        os.environ["MVM_TESTS_BOTH"] = " ".join({"native", "boot"} & set(stages))
     # A boot in a nested host keeps about one processor busy: two such hosts run side by side.
-    if "sanitized" in stages and len(stages) > 1:
-        os.environ["MVM_TESTS_BOTH"] = "1"
     both = {"boot", "sanitized"} if kind != "hardware" and {"boot", "sanitized"} <= set(stages) else {}
     for stage in stages:
         if stage not in both:

@@ -255,33 +255,42 @@ static bool serve(struct net *n, struct vq_chain *c)
 	return n->costly;
 }
 
+/* The purse pays for what was begun at @since. */
+static void charge(struct net *n, uint64_t since)
+{
+	struct net_rest *r = &n->rest;
+	const int64_t more = (int64_t)((since - r->at) / REST_PART);
+
+	r->at = loop_now();
+	r->purse = (r->purse + more < REST_PURSE ? r->purse + more : REST_PURSE) -
+		   (int64_t)(r->at - since);
+}
+
 static void rest_over(void *arg)
 {
 	struct net *n = arg;
+	const uint64_t since = loop_now();
 
 	if (!n->v.running)
 		return;
 	use_offloads(n, n->offloads);
+	charge(n, since);
 	virtio_kick(&n->v, n->ctrl);
 }
 
-/* A costly command was begun at @since. True: the queue rests now. */
+/* Something costly was begun at @since. True: the queue rests now. */
 static bool rest_now(struct net *n, uint64_t since)
 {
 	struct net_rest *r = &n->rest;
-	const uint64_t now = loop_now();
-	const int64_t more = (int64_t)((since - r->at) / REST_PART);
 	int64_t ns;
 
-	r->purse = (r->purse + more < REST_PURSE ? r->purse + more : REST_PURSE) -
-		   (int64_t)(now - since);
-	r->at = now;
+	charge(n, since);
 	if (r->purse >= 0)
 		return false;
 	ns = -r->purse * REST_PART;
 	r->timer.fn = rest_over;
 	r->timer.arg = n;
-	loop_timer_set(n->v.loop, &r->timer, now + (uint64_t)(ns < REST_MOST ? ns : REST_MOST));
+	loop_timer_set(n->v.loop, &r->timer, r->at + (uint64_t)(ns < REST_MOST ? ns : REST_MOST));
 	return true;
 }
 

@@ -168,6 +168,9 @@ int vq_adopt(struct vq *q, struct vq_adopted *ret)
 	}
 	q->lost = lost;
 	q->nlost = heads_out(q, t, lost);
+	/* More was returned than ever came: who is out for sure nobody can say. */
+	if (q->nlost > out)
+		q->nlost = 0;
 	*ret = (struct vq_adopted){q->nlost, out - q->nlost};
 	return 0;
 }

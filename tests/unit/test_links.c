@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <linux/if_tun.h>
 #include <sched.h>
 
 #include "guest/links.c"
@@ -29,11 +31,23 @@ static void loopback_comes_up_and_all_go_down(void **state)
 		print_message("SKIPPED, NOT TESTED: no network namespace\n");
 		skip();
 	}
+	struct ifreq other = {.ifr_name = "t0", .ifr_flags = IFF_TAP | IFF_NO_PI};
+	int tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC), fd = control();
+	bool two = tun >= 0 && !ioctl(tun, TUNSETIFF, &other);
+
 	assert_false(up("lo"));
 	links_up_loopback();
 	assert_true(up("lo"));
+	if (two) {
+		assert_false(up("t0"));
+		link_set(fd, "t0", true);
+		assert_true(up("t0"));
+	}
 	links_down();
 	assert_false(up("lo"));
+	assert_false(two && up("t0"));
+	close(fd);
+	close(tun);
 }
 
 int main(void)

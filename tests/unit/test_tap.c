@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include <linux/ethtool.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
@@ -500,6 +501,34 @@ static void a_tap_that_is_deleted_takes_the_link_down(void **state)
 	}
 }
 
+static bool checksums_left(const char *name)
+{
+	struct ethtool_value v = {.cmd = ETHTOOL_GTXCSUM};
+	struct ifreq ifr = {.ifr_data = (void *)&v};
+
+	snprintf(ifr.ifr_name, IFNAMSIZ, "%s", name);
+	assert_int_equal(ask_kernel(SIOCETHTOOL, &ifr), 0);
+	return v.data;
+}
+
+/* Seen by what somebody else has set meanwhile. */
+static void what_is_so_already_is_not_set_again(void **state)
+{
+	struct tap t;
+
+	NEED_TAP();
+	assert_int_equal(tap_open(&t, "once0", 1, 0, &e), 0);
+	assert_int_equal(tap_set_offloads(&t, TUN_F_CSUM), 0);
+	assert_true(checksums_left("once0"));
+	assert_int_equal(ioctl(t.fd[0], TUNSETOFFLOAD, 0ul), 0);
+	assert_int_equal(tap_set_offloads(&t, TUN_F_CSUM), 0);
+	assert_false(checksums_left("once0"));
+	assert_int_equal(tap_set_offloads(&t, 0), 0);
+	assert_int_equal(tap_set_offloads(&t, TUN_F_CSUM), 0);
+	assert_true(checksums_left("once0"));
+	tap_close(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -515,6 +544,7 @@ int main(void)
 		cmocka_unit_test(pairs_are_used_as_the_driver_says),
 		cmocka_unit_test(the_link_follows_the_hosts_device),
 		cmocka_unit_test(a_tap_that_is_deleted_takes_the_link_down),
+		cmocka_unit_test(what_is_so_already_is_not_set_again),
 	};
 
 	alarm(300); /* a hang fails */

@@ -28,6 +28,14 @@ static struct vq_adopted adopt(struct fixture *f)
 	return a;
 }
 
+static void assert_adopts(struct fixture *f, unsigned found, unsigned hidden)
+{
+	struct vq_adopted a = adopt(f);
+
+	assert_int_equal(a.found, found);
+	assert_int_equal(a.hidden, hidden);
+}
+
 static void assert_gives(struct fixture *f, uint16_t head)
 {
 	struct vq_chain *c = take(f);
@@ -97,10 +105,7 @@ static void the_indices_may_wrap(void **state)
 	offer(f, 2);
 	offer(f, 3);
 	assert_int_equal(fake_get16(&f->m, f->r.avail + 2), 1);
-	struct vq_adopted a = adopt(f);
-
-	assert_int_equal(a.found, 3);
-	assert_int_equal(a.hidden, 0);
+	assert_adopts(f, 3, 0);
 	assert_gives(f, 0);
 	assert_gives(f, 2);
 	assert_gives(f, 3);
@@ -148,10 +153,7 @@ static void what_left_no_trace_is_known_to_who_followed(void **state)
 		assert_int_equal(vq_follow(f->q), i ? VQ_FAST : VQ_AT_WORK);
 		come_and_go(f, SIZE - 3);
 	}
-	struct vq_adopted a = adopt(f);
-
-	assert_int_equal(a.found, 2);
-	assert_int_equal(a.hidden, 0);
+	assert_adopts(f, 2, 0);
 	assert_gives(f, 3);
 	assert_gives(f, 5);
 	assert_empty(f);
@@ -163,10 +165,7 @@ static void who_missed_a_round_knows_what_came_since(void **state)
 
 	miss_a_round(f);
 	offer(f, 4);
-	struct vq_adopted a = adopt(f);
-
-	assert_int_equal(a.found, 1);
-	assert_int_equal(a.hidden, 1);
+	assert_adopts(f, 1, 1);
 	assert_gives(f, 4);
 	assert_empty(f);
 }
@@ -180,10 +179,7 @@ static void one_of_those_missed_comes_back_and_the_others_stay_known(void **stat
 	vq_follow(f->q);
 	other_returns(f, 3);
 	vq_follow(f->q);
-	struct vq_adopted a = adopt(f);
-
-	assert_int_equal(a.found, 1);
-	assert_int_equal(a.hidden, 0);
+	assert_adopts(f, 1, 0);
 	assert_gives(f, 4);
 	assert_empty(f);
 }
@@ -286,10 +282,18 @@ static void a_driver_that_lies_to_who_follows_gives_no_head_twice(void **state)
 	offer(f, 3);
 	offer(f, 4);
 	vq_follow(f->q);
-	struct vq_adopted a = adopt(f);
+	assert_adopts(f, 0, 3);
 
-	assert_int_equal(a.found + a.hidden, 3);
-	assert_true(a.found <= 2);
+	/* The used index was ahead, and a driver that offers more hides it again. */
+	vq_reset(f->q);
+	fake_ring_zero(&f->r);
+	start(f, false, false);
+	other_returns(f, 5);
+	vq_follow(f->q);
+	offer(f, 1);
+	offer(f, 2);
+	offer(f, 3);
+	assert_adopts(f, 0, 2);
 
 	vq_reset(f->q);
 	fake_ring_zero(&f->r);
@@ -299,9 +303,7 @@ static void a_driver_that_lies_to_who_follows_gives_no_head_twice(void **state)
 	other_returns(f, 5);
 	offer(f, 4);
 	vq_follow(f->q);
-	a = adopt(f);
-	assert_int_equal(a.found, 0);
-	assert_int_equal(a.hidden, 1);
+	assert_adopts(f, 0, 1);
 	assert_int_equal(f->broken, 0);
 }
 
@@ -355,10 +357,7 @@ static void garbage_in_either_ring_gives_nothing(void **state)
 
 	offer(f, 0);
 	fake_put16(&f->m, f->r.avail + 4, SIZE);
-	struct vq_adopted a = adopt(f);
-
-	assert_int_equal(a.found, 0);
-	assert_int_equal(a.hidden, 1);
+	assert_adopts(f, 0, 1);
 
 	vq_reset(f->q);
 	fake_ring_zero(&f->r);
@@ -367,9 +366,7 @@ static void garbage_in_either_ring_gives_nothing(void **state)
 	offer(f, 1);
 	other_returns(f, 0);
 	fake_put32(&f->m, f->r.used + 4, 0x10000);
-	a = adopt(f);
-	assert_int_equal(a.found, 0);
-	assert_int_equal(a.hidden, 1);
+	assert_adopts(f, 0, 1);
 	assert_int_equal(f->broken, 0);
 }
 
