@@ -328,7 +328,7 @@ static int add_queues(struct blk *b, const struct blk_env *env, unsigned n, uint
 	return r;
 }
 
-static unsigned queue_count(const struct disk_config *c, unsigned cpus)
+unsigned blk_queue_count(const struct disk_config *c, unsigned cpus)
 {
 	unsigned n = c->queues ? c->queues : cpus < QUEUES_MAX ? cpus : QUEUES_MAX;
 
@@ -339,7 +339,7 @@ static unsigned queue_count(const struct disk_config *c, unsigned cpus)
 
 int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env *env, struct err *e)
 {
-	unsigned queues = queue_count(c, env->cpus);
+	unsigned queues = blk_queue_count(c, env->cpus);
 	uint16_t size = c->queue_size ? c->queue_size : QUEUE_SIZE;
 	struct blk *b = calloc(1, sizeof(*b));
 	struct image_env below = {.loop = env->loop, .workers = env->workers};

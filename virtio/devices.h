@@ -30,6 +30,9 @@ int blk_new(struct blk **ret, const struct disk_config *c, const struct blk_env 
 void blk_free(struct blk *b);
 struct virtio *blk_virtio(struct blk *b);
 
+/* As many as the user says, or one a CPU up to eight. 1 to VIRTIO_QUEUES_MAX. */
+unsigned blk_queue_count(const struct disk_config *c, unsigned cpus);
+
 /* Section 5.4. At most RNG_MAX bytes a request from getrandom(2). */
 #define RNG_MAX 4096
 struct rng;

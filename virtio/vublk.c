@@ -18,7 +18,6 @@
 
 #define BIT(n) (1ull << (n))
 #define QUEUE_SIZE 256
-#define QUEUES_MAX 8 /* by default; the user may ask for more */
 
 /* Section 5.2.3, as far as fields of the configuration space below belong to them, and no more. */
 #define FEATURES                                                                                   \
@@ -180,10 +179,10 @@ static const struct virtio_ops vublk_ops = {
 	.free = vublk_free,
 };
 
-/* As many as the user says, or one a CPU; at most as many as the peer has. */
+/* At most as many as the peer has. */
 static unsigned queue_count(struct vublk_host *h, const struct disk_config *c, unsigned cpus)
 {
-	unsigned n = c->queues ? c->queues : cpus < QUEUES_MAX ? cpus : QUEUES_MAX;
+	unsigned n = blk_queue_count(c, cpus);
 	bool many = vhost_user_vhost(h->u)->features & BIT(VIRTIO_BLK_F_MQ);
 	unsigned theirs = many ? le16toh(h->space.num_queues) : 1;
 	int serves = vhost_user_queues(h->u);
@@ -192,8 +191,6 @@ static unsigned queue_count(struct vublk_host *h, const struct disk_config *c, u
 		theirs = (unsigned)serves;
 	if (n > theirs)
 		n = theirs;
-	if (n > VIRTIO_QUEUES_MAX)
-		n = VIRTIO_QUEUES_MAX;
 	return n ? n : 1;
 }
 

@@ -270,26 +270,35 @@ static const char *kv_example(const struct kv_key *keys, const char *word)
 	return NULL;
 }
 
-static int kv_unknown(const struct kv_key *keys, const char *key, struct err *e)
+static const char *kv_nearest(const struct kv_key *keys, const char *key)
 {
-	const char *names[OPTS_MAX + 1], *near = kv_example(keys, key);
-	char all[256] = "";
-	size_t n = 0, len = 0;
+	const char *names[OPTS_MAX + 1];
+	size_t n = 0;
 
 	for (; keys->name; keys++) {
 		if (!keys->set)
 			continue;
 		assert(n < OPTS_MAX);
 		names[n++] = keys->name;
-		if (len < sizeof(all))
-			len += (size_t)snprintf(all + len, sizeof(all) - len, "%s%s",
-						len ? ", " : "", keys->name);
 	}
 	names[n] = NULL;
+	return opts_nearest(key, names);
+}
+
+static int kv_unknown(const struct kv_key *keys, const char *key, struct err *e)
+{
+	const char *near = kv_example(keys, key);
+	char all[256] = "";
+	size_t len = 0;
+
 	if (!near)
-		near = opts_nearest(key, names);
+		near = kv_nearest(keys, key);
 	if (near)
 		return err_msg(e, -EINVAL, "unknown key \"%s\"; did you mean %s?", key, near);
+	for (; keys->name; keys++)
+		if (keys->set && len < sizeof(all))
+			len += (size_t)snprintf(all + len, sizeof(all) - len, "%s%s",
+						len ? ", " : "", keys->name);
 	return err_msg(e, -EINVAL, "unknown key \"%s\" (there are %s)", key, all);
 }
 
@@ -314,10 +323,15 @@ static int kv_apply(struct list *l, const char *key, const char *value, struct e
 
 static int kv_bare(struct list *l, const char *word, struct err *e)
 {
-	const char *example = kv_example(l->keys, word);
+	const char *example = kv_example(l->keys, word), *near;
 
 	if (example && !strcmp(example, word))
 		return kv_apply(l, word, "on", e);
+	near = example ? NULL : kv_nearest(l->keys, word);
+	if (near)
+		example = kv_example(l->keys, near);
+	if (near && !example)
+		example = near;
 	return err_msg(e, -EINVAL, "\"%s\" is not key=value%s%s%s", word,
 		       example ? "; did you mean " : "", example ? example : "",
 		       example ? "?" : "");

@@ -312,6 +312,8 @@ static void kv_errors_name_what_and_why(void **s)
 	kv_refused("a,tag", "\"tag\" is not key=value; did you mean tag=x?");
 	kv_refused("a,", "nothing stands between two commas or at the end");
 	kv_refused("a,,tag=b", "nothing stands between two commas or at the end");
+	kv_refused("a,tga", "\"tga\" is not key=value; did you mean tag=x?");
+	kv_refused("a,falg", "\"falg\" is not key=value; did you mean flag?");
 	kv_refused("a,b", "\"b\" is not key=value");
 	kv_refused("name=\"a", "a quote is not closed");
 	kv_refused("tag=bad", "tag: not this one");
