@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 
-from tests.bench.measure import MIB, QEMU, ROOT, compare_pairs, cpu_ms, get, pss_kib, sh, vm_exits
+from tests.bench.measure import MIB, QEMU, ROOT, compare_pairs, get, pss_kib, sh, vm_exits, work_ms
 
 HOST, GUEST, PORT = "10.9.0.1", "10.9.0.2", 5001
 CID = 42
@@ -109,7 +109,7 @@ class Guest:
         self.p.stdin.flush()
 
     def spent(self):
-        return vm_exits(self.p.pid), cpu_ms(self.p.pid) + vhost_ms(self.p.pid)
+        return vm_exits(self.p.pid), work_ms(self.p.pid) + vhost_ms(self.p.pid)
 
     def load(self, what):
         """Figures of one load; exits and CPU time (us) for each unit."""
