@@ -13,12 +13,14 @@ with one of them: the class says which (`once`). The stage soak, the long loads,
 runs only when named. One line a test, and at the end `N passed, N failed, N skipped`.
 """
 import argparse
+import ctypes
 import glob
 import importlib
 import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +32,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 from tests.lib import emulator  # noqa: E402
 STAGES = ("lint", "unit", "native", "boot", "sanitized")
+LIBC = ctypes.CDLL(None)
 LINE = re.compile(r"^(ok|not ok|skip) (\S+)(?: # (.*))?$")
 
 
@@ -203,14 +206,31 @@ def lines(p, limit):
             yield raw.decode(errors="replace").rstrip("\r")
 
 
-def run_child(tally, opts, cmd, prefix="", done=()):
+def end_with_parent():
+    """In a child: nobody else ends its nested host when this program is killed."""
+    LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def end(p):
+    """A child that has closed its output, or prints nothing any more."""
+    for how, limit in ((lambda: None, 5), (p.terminate, 60), (p.kill, None)):
+        how()
+        try:
+            p.wait(limit)
+            return
+        except subprocess.TimeoutExpired:
+            pass
+
+
+def run_child(tally, opts, cmd, limit, prefix="", done=()):
     """This program once more; its lines are counted as they come. True when it ran to its end."""
     if opts.k:
         cmd = cmd + ["-k", opts.k]
     env = dict(os.environ, MVM_TESTS_DONE=" ".join(done))
-    p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT, env=env)
+    p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT, env=env,
+                         preexec_fn=end_with_parent)
     closed = False
-    for line in lines(p, STALL_SOAK if "soak" in cmd else STALL):
+    for line in lines(p, limit):
         m = LINE.match(line)
         if m:
             tally.add(m[1], prefix + m[2], m[3] or "")
@@ -218,9 +238,7 @@ def run_child(tally, opts, cmd, prefix="", done=()):
             closed = True
         else:
             print(line, flush=True)
-    if not closed:
-        p.terminate()
-    p.wait()
+    end(p)
     return closed
 
 
@@ -238,7 +256,7 @@ def run_nested(tally, opts, stage):
     for _ in range(3):
         # This stage's alone: all of them are longer than an environment's string may be.
         done = [n for n in tally.passed + tally.failed + tally.skipped if n.startswith(f"{stage}.")]
-        if run_child(tally, opts, cmd, done=done):
+        if run_child(tally, opts, cmd, STALL_SOAK if stage == "soak" else STALL, done=done):
             return
         print(f"the nested host ended or hung in the stage {stage}", flush=True)
     tally.add("not ok", f"{stage}.nested_host", "it ended early or hung three times")
@@ -246,9 +264,9 @@ def run_nested(tally, opts, stage):
 
 def run_sanitized(tally, opts):
     """Everything once more with the build under ASan and UBSan."""
-    if not run_child(tally, opts, [sys.executable, f"{ROOT}/tests/run.py", "--build",
-                                   f"{opts.build}-san", "unit", "native", "boot"],
-                     "sanitized."):
+    cmd = [sys.executable, f"{ROOT}/tests/run.py", "--build", f"{opts.build}-san", "unit", "native", "boot"]
+    # It waits for its nested host itself, and may have to build kernels.
+    if not run_child(tally, opts, cmd, 3 * STALL, "sanitized."):
         tally.add("not ok", "sanitized.run", "ended early")
 
 

@@ -210,13 +210,13 @@ static int fs_build(struct fs *f, const struct fs_config *c, const struct fs_env
 		snprintf(f->d.label, sizeof(f->d.label), "%s (tag %s)", f->d.name, c->tag);
 	fill_space(f, c);
 	r = vuser_init(&f->d, &fs_ops, &below, NULL);
-	if (r == 0 && f->host->daemon)
-		r = child_watch(f->host->daemon, env->loop);
-	if (r < 0) {
+	if (r < 0)
+		err_msg(e, r, "queues: %s", strerror(-r));
+	else if (f->host->daemon && (r = child_watch(f->host->daemon, env->loop)) < 0)
+		err_msg(e, r, "watching virtiofsd: %s", strerror(-r));
+	if (r < 0)
 		vuser_fini(&f->d);
-		return err_msg(e, r, "%s", strerror(-r));
-	}
-	return 0;
+	return r;
 }
 
 int fs_new(struct virtio **ret, const struct fs_config *c, const struct fs_env *env, struct err *e)

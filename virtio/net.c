@@ -98,7 +98,7 @@ static void look_at_link(struct net *n)
 	enum tap_link link = n->host->dead ? TAP_GONE : TAP_UP;
 
 	if (n->host->tap.queues && !n->host->dead)
-		link = tap_link(&n->host->tap);
+		link = tap_link(&n->host->tap, n->host->watch);
 	if (link == TAP_GONE)
 		net_lost(n, "it was deleted");
 	else
@@ -520,7 +520,7 @@ int net_new(struct net **ret, const struct net_config *c, const struct net_env *
 	if (r == 0 && n->vhost)
 		r = net_vhost_link(n, e);
 	if (r == 0 && (r = watch(n)) < 0)
-		err_msg(e, r, "%s", strerror(-r));
+		err_msg(e, r, "watching its link: %s", strerror(-r));
 	if (r < 0) {
 		net_free(&n->v);
 		return err_ctx(e, "%s", env->host->label);

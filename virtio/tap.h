@@ -8,7 +8,8 @@
  * header of virtio 1.2 section 5.1.6 in front, little-endian, and may be
  * segmented or checksummed by whom they reach.
  *
- * No state but the descriptors; one thread at a time. Functions without a struct
+ * What was set once is not set again, so nobody else may set it meanwhile. One thread at a
+ * time. Functions without a struct
  * err say nothing and return 0 or a negative errno.
  */
 #ifndef VIRTIO_TAP_H
@@ -75,7 +76,8 @@ void tap_drain(int fd);
 /* ---- tap_link.c: whether the device is up */
 
 enum tap_link { TAP_UP, TAP_DOWN, TAP_GONE, TAP_ELSEWHERE /* in another network namespace */ };
-enum tap_link tap_link(const struct tap *t);
+/* @watch: of tap_watch_open, through which the namespace is asked. */
+enum tap_link tap_link(const struct tap *t, int watch);
 /* A descriptor that is readable when a network device of this namespace changed; or -errno. */
 int tap_watch_open(void);
 void tap_watch_drain(int fd);

@@ -17,24 +17,19 @@
 #include "virtio/tap.h"
 
 /* The flags of the device that @name is in our namespace, if its address is @mac too. */
-static enum tap_link look(const char *name, const struct sockaddr *mac)
+static enum tap_link look(int fd, const char *name, const struct sockaddr *mac)
 {
 	struct ifreq ifr = {0};
-	enum tap_link link = TAP_ELSEWHERE;
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0)
-		return TAP_ELSEWHERE;
 	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
 	if (ioctl(fd, SIOCGIFHWADDR, &ifr) == 0 &&
 	    !memcmp(ifr.ifr_hwaddr.sa_data, mac->sa_data, ETH_ALEN) &&
 	    ioctl(fd, SIOCGIFFLAGS, &ifr) == 0)
-		link = ifr.ifr_flags & IFF_UP ? TAP_UP : TAP_DOWN;
-	close(fd);
-	return link;
+		return ifr.ifr_flags & IFF_UP ? TAP_UP : TAP_DOWN;
+	return TAP_ELSEWHERE;
 }
 
-enum tap_link tap_link(const struct tap *t)
+enum tap_link tap_link(const struct tap *t, int watch)
 {
 	struct ifreq ifr = {0};
 	struct sockaddr mac;
@@ -46,7 +41,7 @@ enum tap_link tap_link(const struct tap *t)
 	if (ioctl(t->fd[0], TUNGETIFF, &ifr) < 0)
 		return errno == EBADFD ? TAP_GONE : TAP_ELSEWHERE;
 	ifr.ifr_name[IFNAMSIZ - 1] = '\0';
-	return look(ifr.ifr_name, &mac);
+	return look(watch, ifr.ifr_name, &mac);
 }
 
 int tap_watch_open(void)

@@ -158,9 +158,10 @@ struct vhost_user_owner {
  */
 #define VHOST_USER_NEEDS_CONFIG (1ull << 9)
 /*
- * While it is on, all operations of all connections together have VHOST_WAIT_MS, and 20 ms each
- * after that: a machine's devices start and end one after the other, and however many peers do
- * not answer, nobody waits for more. On or off from any thread.
+ * While it is on, all operations of all connections together may wait for VHOST_WAIT_MS, and for
+ * 20 ms each after that: a machine's devices start and end one after the other, and however many
+ * peers do not answer, nobody waits for more. What else takes time meanwhile does not count. On or
+ * off from any thread.
  */
 void vhost_user_together(bool on);
 /* Connects, exactly once, and negotiates. @want: protocol features that the device cannot do

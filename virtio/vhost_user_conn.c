@@ -24,11 +24,11 @@
 #define FREE_NS 20000000ull /* of an exchange are no waiting: a peer has its work */
 
 unsigned vu_wait_ms = VHOST_WAIT_MS;
-static uint64_t no_later; /* atomic; loop_now(); 0: no such time */
+static int64_t together = INT64_MAX; /* atomic; ns that all may still wait */
 
 void vhost_user_together(bool on)
 {
-	__atomic_store_n(&no_later, on ? loop_now() + vu_wait_ms * 1000000ull : 0,
+	__atomic_store_n(&together, on ? (int64_t)(vu_wait_ms * 1000000ull) : INT64_MAX,
 			 __ATOMIC_RELAXED);
 }
 
@@ -52,7 +52,8 @@ int vu_fail(struct vhost_user *u, const char *what, const char *why)
 	close(u->fd);
 	u->fd = -1;
 	if (u->loop) {
-		log_error("%s: %s; the device is dead", u->name, u->reason);
+		log_guest_at(LOG_ERROR, &u->budget, "%s: %s; the device is dead", u->name,
+			     u->reason);
 		loop_timer_set(u->loop, &u->died, loop_now());
 	}
 	return -ENOTCONN;
@@ -183,13 +184,12 @@ void vu_begin(struct vhost_user *u)
 
 	u->patience = u->patience + more < most ? u->patience + more : most;
 	u->begun = now;
-	u->deadline = now + u->patience;
-	const uint64_t last = __atomic_load_n(&no_later, __ATOMIC_RELAXED);
+	const int64_t left = __atomic_load_n(&together, __ATOMIC_RELAXED);
+	uint64_t wait = u->patience;
 
-	if (last && u->deadline > last)
-		u->deadline = last;
-	if (u->deadline < now + FREE_NS)
-		u->deadline = now + FREE_NS;
+	if (left < (int64_t)wait)
+		wait = left > 0 ? (uint64_t)left : 0;
+	u->deadline = now + (wait > FREE_NS ? wait : FREE_NS);
 }
 
 /* The answer, if there is to be one, replaces @m. 0 or -ENOTCONN. */
@@ -204,6 +204,7 @@ static int exchange(struct vhost_user *u, struct vu_msg *m, const struct vu_fds 
 
 	took -= took < FREE_NS ? took : FREE_NS;
 	u->patience -= took < u->patience ? took : u->patience;
+	__atomic_sub_fetch(&together, (int64_t)took, __ATOMIC_RELAXED);
 	return r;
 }
 
@@ -320,7 +321,8 @@ int vhost_user_bind(struct vhost_user *u, struct loop *l, const struct vhost_use
 	if (u->fd < 0) {
 		/* Between two machines, or in an earlier one: this guest's owner is told as well.
 		 */
-		log_error("%s: %s; the device is dead", u->name, u->reason);
+		log_guest_at(LOG_ERROR, &u->budget, "%s: %s; the device is dead", u->name,
+			     u->reason);
 		loop_timer_set(l, &u->died, loop_now());
 		return 0;
 	}

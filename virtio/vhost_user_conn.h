@@ -21,9 +21,10 @@ struct vhost_user {
 	uint64_t begun;    /* when that was */
 	uint64_t patience; /* ns that may be waited from then on */
 	uint64_t calm;     /* until when a changed configuration is not asked for again */
-	char reason[160];  /* why it is dead */
-	char name[144];    /* "fs0 (tag src): vhost-user" */
-	struct loop *loop; /* between bind and unbind */
+	struct log_budget budget; /* a guest may start it, and find it dead, for ever */
+	char reason[160];         /* why it is dead */
+	char name[144];           /* "fs0 (tag src): vhost-user" */
+	struct loop *loop;        /* between bind and unbind */
 	struct vhost_user_owner owner;
 	struct loop_fd src, back_src;
 	struct loop_timer died, changed; /* due at once: owners are told from the loop alone */

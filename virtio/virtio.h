@@ -108,6 +108,7 @@ struct virtio {
 	struct virtio_bearer bearer;
 	bool running;             /* between start and stop */
 	bool driven;              /* a driver set DRIVER_OK once; a reset does not undo it */
+	bool ending;              /* its machine goes: nobody uses the guest's memory after it */
 	struct log_budget budget; /* for what the driver can provoke */
 };
 

@@ -211,7 +211,7 @@ static int plan(struct virtiofsd_plan *p, const struct fs_config *c, const char 
 	*p = (struct virtiofsd_plan){0};
 	if (!program)
 		r = err_msg(e, -ENOENT,
-			    "no virtiofsd in PATH, /usr/libexec or /usr/lib/qemu: "
+			    "no virtiofsd in PATH, /usr/libexec, /usr/lib/qemu or /usr/lib: "
 			    "install it (Debian: virtiofsd, or qemu-system-common up to 12)");
 	else if (!help)
 		r = err_msg(e, -ENOMEM, "out of memory");
@@ -269,11 +269,11 @@ static int listen_at(const char *dir, int fd[2], struct err *e)
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/s", dir);
 	fd[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	fd[1] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	unix_refuse_fds(fd[1]);
 	if (fd[0] < 0 || fd[1] < 0)
 		r = err_sys(e, "socket");
-	else if (bind(fd[0], (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd[0], 1) < 0 ||
-		 connect(fd[1], (struct sockaddr *)&sa, sizeof(sa)) < 0)
+	else if (unix_refuse_fds(fd[1]),
+		 bind(fd[0], (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd[0], 1) < 0 ||
+			 connect(fd[1], (struct sockaddr *)&sa, sizeof(sa)) < 0)
 		r = err_sys(e, "%s", sa.sun_path);
 	unlink(sa.sun_path);
 	for (unsigned i = 0; r < 0 && i < 2; i++)

@@ -15,7 +15,7 @@
 #define BACKLOG 1024
 #define ACCEPT_TURN 16
 #define ACCEPT_AGAIN_NS 200000000ull
-#define FDS_REST 256 /* for all the rest of a process */
+#define FDS_REST 4096 /* for all the rest of a process: a network of 16 pairs has some 160 */
 
 /* ------------------------------------------------------------- before there is a machine */
 
@@ -37,7 +37,8 @@ static unsigned raise_limit(void)
 	}
 	if (l.rlim_cur >= VSOCK_CONNS_MAX + FDS_REST)
 		return VSOCK_CONNS_MAX;
-	return (unsigned)(l.rlim_cur > 2 * FDS_REST ? l.rlim_cur - FDS_REST : l.rlim_cur / 2);
+	l.rlim_cur -= l.rlim_cur / 4;
+	return l.rlim_cur < VSOCK_CONNS_MAX ? (unsigned)l.rlim_cur : VSOCK_CONNS_MAX;
 }
 
 int vsock_host_open(struct vsock_host **ret, const struct vsock_config *c, struct err *e)
@@ -82,8 +83,9 @@ void vsock_host_watch(struct vsock *s)
 static void pause_accept(struct vsock *s, int err)
 {
 	if (!s->accept_said)
-		log_warn("vsock: accept: %s: host programs wait until it works again",
-			 strerror(err));
+		log_guest(&s->v.budget,
+			  "vsock: accept: %s: host programs wait until it works again",
+			  strerror(err));
 	s->accept_said = true;
 	loop_fd_del(&s->listen);
 	s->accept_due = loop_now() + ACCEPT_AGAIN_NS;

@@ -37,7 +37,7 @@ static int start(struct virtio *v)
 		return -EINVAL;
 	}
 	/*
-	 * The one event there is tells a guest that it is a copy of another (section 5.10.6.5),
+	 * The one event there is tells a guest that it is a copy of another (section 5.10.6.7),
 	 * which none is yet: its buffers stay where they are.
 	 */
 	vq_kicks_off(virtio_vq(v, QUEUE_EVENT));
@@ -115,7 +115,7 @@ int vsock_kernel_new(struct virtio **ret, const struct vsock_config *c, const st
 	if (r == 0) {
 		r = set_up(s, c, env);
 		if (r < 0)
-			err_msg(e, r, "%s", strerror(-r));
+			err_msg(e, r, "queues: %s", strerror(-r));
 	}
 	if (r < 0) {
 		vsock_kernel_free(&s->v);

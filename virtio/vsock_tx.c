@@ -118,7 +118,9 @@ static bool data(struct vsock_conn *c, const struct packet *p, struct vq_chain *
 		log_guest(&c->s->v.budget,
 			  "vsock: the guest sends %u bytes more to port %u than it has credit for",
 			  p->len, c->host_port);
-		vsock_conn_reset(c);
+		vsock_unix_send(c->s); /* what came before it was in order */
+		if (c->state != VSOCK_DYING)
+			vsock_conn_reset(c);
 		return false;
 	}
 	c->rx_cnt += p->len;
@@ -202,14 +204,14 @@ static bool take(struct vsock *s, struct vq_chain *chain)
 			  (unsigned long long)p.src_cid);
 		return false;
 	}
-	make_way(s, &p, chain);
-	if (p.dst_cid == VSOCK_HOST_CID && p.type == VSOCK_TYPE_STREAM)
-		c = vsock_conn_find(s, p.dst_port, p.src_port);
 	if (p.len > chain->readable || p.len > VSOCK_DATA_MAX) {
 		log_guest(&s->v.budget, "vsock: a packet of the guest's says %u bytes, and has %u",
 			  p.len, chain->readable);
 		p.op = p.op == VSOCK_OP_RST ? VSOCK_OP_RST : VSOCK_OP_INVALID;
 	}
+	make_way(s, &p, chain);
+	if (p.dst_cid == VSOCK_HOST_CID && p.type == VSOCK_TYPE_STREAM)
+		c = vsock_conn_find(s, p.dst_port, p.src_port);
 	if (c)
 		return known(c, &p, chain);
 	unknown(s, &p);

@@ -61,6 +61,12 @@ static void no_reader(struct vsock_conn *c)
 	vsock_conn_do(c, VSOCK_DO_SHUTDOWN);
 }
 
+/* Errors of a send that say nothing about who reads. */
+static bool is_for_now(int err)
+{
+	return err == EAGAIN || err == EINTR || err == ENOBUFS || err == ENOMEM;
+}
+
 bool vsock_unix_flush(struct vsock_conn *c)
 {
 	const uint8_t *p;
@@ -70,7 +76,7 @@ bool vsock_unix_flush(struct vsock_conn *c)
 		ssize_t done = send(c->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (done < 0)
-			return errno == EAGAIN || errno == EINTR;
+			return is_for_now(errno);
 		bytes_drop(&c->out, (size_t)done);
 		if (c->state == VSOCK_OPEN)
 			vsock_conn_forwarded(c, (uint32_t)done);
@@ -157,7 +163,7 @@ static uint32_t hand_over(struct vsock *s, struct vsock_conn *c, uint32_t total)
 	done = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (done >= 0)
 		return (uint32_t)done;
-	if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM)
+	if (is_for_now(errno))
 		return 0;
 	no_reader(c);
 	return total;

@@ -236,7 +236,7 @@ int vublk_new(struct virtio **ret, const struct disk_config *c, const struct vub
 	r = build(b, c, env);
 	if (r < 0) {
 		vublk_free(&b->d.v);
-		return err_msg(e, r, "%s socket=%s: %s", config_disk_option(c), c->path,
+		return err_msg(e, r, "%s socket=%s: queues: %s", config_disk_option(c), c->path,
 			       strerror(-r));
 	}
 	*ret = &b->d.v;

@@ -156,6 +156,8 @@ static bool end_backend(struct vuser *d)
 
 	if (!ended && vhost_user_may_write(d->u) && !d->at_large) {
 		d->at_large = true;
+		if (d->v.ending) /* then it does no harm there any more */
+			return false;
 		log_error("%s: its back end may still write to the guest's memory: the machine "
 			  "ends",
 			  d->label);
@@ -270,8 +272,7 @@ int vuser_init(struct vuser *d, const struct virtio_ops *ops, const struct vuser
 
 void vuser_fini(struct vuser *d)
 {
-	/* This machine's memory goes: whoever writes there does no harm any more. */
-	d->at_large = true;
+	d->v.ending = true;
 	virtio_fini(&d->v); /* stops it, which needs the link */
 	vhost_link_fini(&d->link);
 	vhost_user_bind(d->u, NULL, NULL);

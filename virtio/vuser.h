@@ -51,7 +51,8 @@ struct vuser_env {
 };
 /*
  * @d zeroed, but for name, label, u, refuse, end_backend and the device's own bits in v.offered.
- * @o: what to call at a change of the configuration, or NULL. 0 or a negative errno; vuser_fini
+ * @ops: of the functions below, or the device's own around them; @config_changed: what to call on
+ * the loop when the back end says so, or NULL. 0 or a negative errno; vuser_fini
  * after a failure, too.
  */
 int vuser_init(struct vuser *d, const struct virtio_ops *ops, const struct vuser_env *env,

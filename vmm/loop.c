@@ -298,6 +298,24 @@ static void loop_dispatch(struct loop *l, const struct epoll_event *ev, int n)
 	}
 }
 
+/* epoll_pwait2 came with Linux 5.11, and some containers refuse it: then naps last 1 ms more or
+ * less.
+ */
+static int nap(const struct loop *l, struct epoll_event *ev, uint64_t ns)
+{
+	static bool lacks;
+	const struct timespec ts = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+
+	if (!__atomic_load_n(&lacks, __ATOMIC_RELAXED)) {
+		int n = epoll_pwait2(l->epfd, ev, LOOP_EVENTS, &ts, NULL);
+
+		if (n >= 0 || errno == EINTR)
+			return n;
+		__atomic_store_n(&lacks, true, __ATOMIC_RELAXED);
+	}
+	return epoll_wait(l->epfd, ev, LOOP_EVENTS, (int)((ns + 999999) / 1000000));
+}
+
 /* With the lock held, which it lets go meanwhile. As epoll_wait. */
 static int loop_sleep(struct loop *l, struct epoll_event *ev)
 {
@@ -305,7 +323,7 @@ static int loop_sleep(struct loop *l, struct epoll_event *ev)
 
 	if (n > 0)
 		return n;
-	uint64_t nap = n == 0 ? l->nap : 0;
+	uint64_t nap_ns = n == 0 ? l->nap : 0;
 
 	if (n < 0 && !loop_look_end(l))
 		timeout = loop_timeout(l);
@@ -313,12 +331,9 @@ static int loop_sleep(struct loop *l, struct epoll_event *ev)
 	unsigned taken = __atomic_load_n(&l->taken, __ATOMIC_RELAXED);
 
 	loop_leave(l);
-	if (n == 0 && !nap)
+	if (n == 0 && !nap_ns)
 		let_in(l, taken);
-	struct timespec ts = {(time_t)(nap / 1000000000u), (long)(nap % 1000000000u)};
-
-	n = nap ? epoll_pwait2(l->epfd, ev, LOOP_EVENTS, &ts, NULL)
-		: epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
+	n = nap_ns ? nap(l, ev, nap_ns) : epoll_wait(l->epfd, ev, LOOP_EVENTS, timeout);
 	loop_enter(l);
 	l->awake = true;
 	return n;

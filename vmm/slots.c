@@ -280,6 +280,9 @@ void slots_stop(struct machine *m)
 
 void slots_destroy(struct machine *m)
 {
+	for (unsigned i = 0; i < MACHINE_VIRTIO_MAX; i++)
+		if (m->slot[i].v)
+			m->slot[i].v->ending = true;
 	vhost_user_together(true);
 	for (unsigned i = 0; i < MACHINE_VIRTIO_MAX; i++) {
 		struct virtio_slot *s = &m->slot[i];

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 import unittest
@@ -55,6 +56,23 @@ class VhostUserBlock(vm.TestCase):
             "if [ -e /mark ]; then echo SECOND; poweroff -f; fi; touch /mark; sync; reboot -f"))
         self.assertEqual(r.status, 0, r)
         self.assertRegex(r.out, r"(?m)^SECOND", r)
+
+    def test_a_machine_ends_without_it(self):
+        """A reset that asks no device: what the back end may still write to is nobody's memory any more."""
+        p, sock = self.export()
+        t = vm.Terminal("boot", "--kernel", vm.lean(), "--rootfs", self.rootfs(), "--disk", f"socket={sock}",
+                        "--timeout", 200, "--cmdline", vm.script(
+                            "if [ -e /mark ]; then dd if=/dev/vdb of=/dev/null count=1 iflag=direct; "
+                            "echo DD=$?; poweroff -f; fi; touch /mark; sync; "
+                            "echo READY; read x; echo b > /proc/sysrq-trigger"))
+        self.addCleanup(t.close)
+        t.expect(r"\nREADY\r")
+        os.kill(p.pid, signal.SIGSTOP)
+        t.send("\n")
+        m = t.expect(r"(?s)(.*)DD=1")
+        self.assertEqual(t.wait(), 0, t.out)
+        self.assertIn("the device is dead", m[1])
+        self.assertNotIn("may still write", m[1])
 
     def test_read_only(self):
         _, sock = self.export(writable="off")

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Looking before sleeping: when a loop does it, and what it does not keep waiting. */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +12,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -176,6 +182,46 @@ static void the_next_part_of_a_stream_is_waited_for_in_naps(void **state)
 	loop_join(k->l);
 	assert_int_equal(k->ran, 1);
 	assert_true(k->gap >= 20000000); /* else it looks all the time */
+}
+
+/* epoll_pwait2 is refused, as by Linux before 5.11. */
+static bool refuse_pwait2(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_pwait2, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog p = {.len = sizeof(f) / sizeof(f[0]), .filter = f};
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p) == 0;
+}
+
+static void a_kernel_without_short_waits_naps_all_the_same(void **state)
+{
+	struct look *k = *state;
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		if (!refuse_pwait2())
+			_exit(1);
+		loop_poll_most(k->l, FOR_EVER);
+		k->ready = true;
+		k->nap = 100000000;
+		if (loop_start(k->l, NULL))
+			_exit(2);
+		until(&k->ran);
+		usleep(10000);
+		eventfd_write(k->fd, 1); /* ends a nap */
+		until(&k->ended);
+		loop_join(k->l);
+		_exit(k->woken == 2 && k->ran == 1 && k->gap >= 20000000 ? 0 : 3);
+	}
+	assert_true(child > 0 && waitpid(child, &status, 0) == child);
+	assert_int_equal(status, 0);
 }
 
 static void a_stream_with_parts_further_apart_than_a_look_stays_one(void **state)
@@ -392,6 +438,7 @@ int main(void)
 		T(after_a_short_sleep_the_loop_finds_work_by_itself),
 		T(work_that_comes_while_it_naps_is_found),
 		T(the_next_part_of_a_stream_is_waited_for_in_naps),
+		T(a_kernel_without_short_waits_naps_all_the_same),
 		T(where_an_answer_is_due_there_is_no_nap),
 		T(a_stream_with_parts_further_apart_than_a_look_stays_one),
 		T(where_every_sleep_is_long_it_never_looks),

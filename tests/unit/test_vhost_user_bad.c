@@ -68,31 +68,37 @@ static void waits_for(enum vu_bad bad)
 	vu_wait_ms = bad == BAD_STALL || bad == BAD_DRIP ? 200 : 5000;
 }
 
-/* However many do not answer, a machine's end waits for one of them. */
+/* However many do not answer, a machine's end waits for one of them; but for them alone. */
 static void what_is_done_together_has_one_deadline(void **state)
 {
+	const uint64_t ms = 1000000;
 	struct fixture *f = *state;
-	uint64_t since, first;
+	struct vhost_ops const *ops;
+	uint64_t since;
+	uint16_t base;
 
+	f->p.at = VU_GET_VRING_BASE;
+	f->p.bad = BAD_STALL;
 	assert_int_equal(adopt(f, NULL), 0);
 	waits_for(BAD_STALL);
-	since = loop_now();
+	ops = f->u->h.ops;
 	vhost_user_together(true);
-	f->u->h.ops->begin(&f->u->h);
-	first = f->u->deadline;
-	assert_true(first >= since + 200000000 && first <= loop_now() + 200000000);
-	usleep(50000);
-	f->u->h.ops->begin(&f->u->h);
-	assert_true(f->u->deadline <= first || f->u->deadline <= loop_now() + 20000000);
-	usleep(200000);
+	usleep(250000); /* of somebody else's */
 	since = loop_now();
-	f->u->h.ops->begin(&f->u->h);
-	assert_true(f->u->deadline >= since + 20000000);
-	assert_true(f->u->deadline <= loop_now() + 20000000);
+	ops->begin(&f->u->h);
+	assert_true(f->u->deadline >= since + 200 * ms);
+	assert_true(f->u->deadline <= loop_now() + 200 * ms);
+	assert_int_equal(ops->ring_stop(&f->u->h, 0, &base), -ENOTCONN);
+	f->u->patience = 200 * ms; /* as another connection's */
+	since = loop_now();
+	ops->begin(&f->u->h);
+	assert_true(f->u->deadline >= since + 20 * ms);
+	assert_true(f->u->deadline <= loop_now() + 40 * ms);
 	vhost_user_together(false);
+	f->u->patience = 200 * ms;
 	since = loop_now();
-	f->u->h.ops->begin(&f->u->h);
-	assert_true(f->u->deadline >= since + 200000000);
+	ops->begin(&f->u->h);
+	assert_true(f->u->deadline >= since + 200 * ms);
 }
 
 /* While it is set up: the reason is in the error. */

@@ -347,6 +347,27 @@ static void more_than_the_credit_in_one_go_ends_it(void **s)
 	close(fd);
 }
 
+/* Whichever turn the bad one comes in. */
+static void what_came_before_a_bad_packet_arrives(void **s)
+{
+	(void)s;
+	for (unsigned i = 0; i < 3; i++) {
+		int fd = rig_open(GUEST, HOST);
+		struct vsock_hdr good = rig_header(VSOCK_OP_RW, GUEST, HOST, 2), bad = good;
+
+		conn()->buf_alloc = 100;
+		bad.len = htole32(i == 0 ? 3 : i == 1 ? VSOCK_DATA_MAX + 1 : 200);
+		rig_put(&good, "ab", 2);
+		rig_put(&good, NULL, 2);
+		rig_put(&bad, NULL, i == 2 ? 200 : 2);
+		virtio_kick(rig.v, 1);
+		rig_expect_rst(GUEST, HOST);
+		rig_read(fd, "abab");
+		assert_true(rig_closed(fd));
+		close(fd);
+	}
+}
+
 static void the_guests_credit_bounds_what_it_gets(void **s)
 {
 	static char out[3 * RIG_PAYLOAD];
@@ -481,6 +502,7 @@ int main(void)
 		TEST(receive_buffers_in_pieces_are_filled),
 		TEST(more_than_the_credit_ends_it),
 		TEST(more_than_the_credit_in_one_go_ends_it),
+		TEST(what_came_before_a_bad_packet_arrives),
 		TEST(the_guests_credit_bounds_what_it_gets),
 		TEST(credit_that_makes_no_sense_is_none),
 		TEST(counters_wrap),

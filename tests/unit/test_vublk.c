@@ -312,6 +312,9 @@ static void the_next_machine_has_the_disk_and_its_errors(void **state, bool hang
 		vu_wait_ms = 100;
 		f->r.p.at = VU_GET_VRING_BASE;
 		f->r.p.bad = BAD_STALL;
+		f->r.v->ending = true;
+		virtio_set_status(f->r.v, 0); /* as the transport does first */
+		assert_int_equal(f->r.failed, 0);
 	}
 	f->r.v->ops->free(f->r.v);
 	build(f);
