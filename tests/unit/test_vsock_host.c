@@ -3,7 +3,9 @@
  */
 #include <dirent.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "tests/unit/vsock_rig.h"
 
@@ -425,9 +427,45 @@ static void a_client_that_left_the_backlog_costs_the_next_nothing(void **s)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 #define IDLE(f) cmocka_unit_test_setup_teardown(f, rig_setup_idle, rig_teardown)
 
+/* A connection takes a descriptor, and the rest of a process needs some as well. */
+static void connections_leave_descriptors_for_others(void **s)
+{
+	static const struct {
+		rlim_t hard;
+		unsigned most;
+	} cases[] = {{1024, 768}, {4096, 3072}, {8192, 4096}, {1048576, 4096}};
+	struct rlimit was, now;
+	struct vsock_host *h;
+
+	(void)s;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	vsock_host_close(rig.host);
+	rig.host = NULL;
+	for (unsigned i = 0; i < 4; i++) {
+		const pid_t child = fork();
+		int status;
+
+		if (!child) {
+			if (cases[i].hard > was.rlim_max)
+				_exit(0);
+			setrlimit(RLIMIT_NOFILE, &(struct rlimit){256, cases[i].hard});
+			if (vsock_host_open(&h, &rig.config, NULL))
+				_exit(1);
+			getrlimit(RLIMIT_NOFILE, &now);
+			if (h->conns_max != cases[i].most)
+				_exit(2);
+			vsock_host_close(h);
+			_exit(now.rlim_cur != (cases[i].hard > 8192 ? 8192 : cases[i].hard));
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_int_equal(status, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(connections_leave_descriptors_for_others),
 		TEST(the_owner_alone_may_connect),
 		TEST(a_socket_in_use_is_refused),
 		TEST(a_socket_left_behind_is_replaced),
